@@ -1,0 +1,24 @@
+"""The errors a user can act on.
+
+Two branches, because the queue treats them differently: what may pass by itself (`TransientError`) and what
+never will (`PermanentError`). Each message is a sentence: what was wrong, where, and what to do.
+"""
+
+
+class LookingGlassError(Exception):
+    """Root of the errors raised on purpose."""
+
+
+class TransientError(LookingGlassError):
+    """Something the job needs is away for a while; the job waits and is tried again."""
+
+
+class PermanentError(LookingGlassError):
+    """This object, as it is, can never be processed.
+
+    `code` is a stable word for programs, the message a sentence for people; both end up on the item record.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

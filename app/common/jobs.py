@@ -1,0 +1,81 @@
+"""What webhook and worker agree on about jobs: names, queues, time limits, how often each is tried.
+
+The webhook names jobs by dotted path and so never imports the worker.
+"""
+
+from typing import Any, NamedTuple
+
+from pydantic import Field
+from redis import Redis
+from rq import Queue, Retry
+from rq.serializers import JSONSerializer
+
+from app.common.media import Kind
+from app.common.settings import ServiceSettings
+
+ROUTE = "app.worker.jobs.route_processing_job"
+
+#: Seconds before each new try of a job that raised: a crash, a bug, an object that kills its decoder. What is
+#: merely away does not raise, see `app.worker.jobs`.
+RETRY_INTERVALS = [10, 60, 300]
+
+
+class JobSettings(ServiceSettings):
+    """The settings that whoever enqueues needs."""
+
+    redis_url: str = Field("redis://localhost:6379/0", pattern=r"^(rediss?|unix)://")
+    #: Queue of images and of everything without a queue of its own.
+    queue_name: str = "facial_recognition"
+    video_queue_name: str | None = None
+    cleanup_queue_name: str | None = None
+    #: Seconds a job may run before it is ended.
+    image_job_timeout: int = Field(180, ge=10)
+    video_job_timeout: int = Field(7200, ge=10)
+    #: Seconds a finished job is remembered; a redelivered event finds its job for as long.
+    result_ttl: int = Field(3600, ge=60)
+    #: Seconds a failed job stays on the list of failed jobs.
+    failure_ttl: int = Field(30 * 86400, ge=60)
+
+    def queue_names(self) -> list[str]:
+        """Every queue in use, without repeats, the default first."""
+        names = (self.queue_name, self.video_queue_name, self.cleanup_queue_name)
+        return list(dict.fromkeys(name for name in names if name))
+
+    def queue_for(self, kind: Kind, *, removed: bool = False) -> str:
+        """The name of the queue for an object of this kind, or for its removal."""
+        own = self.cleanup_queue_name if removed else self.video_queue_name if kind is Kind.VIDEO else None
+        return own or self.queue_name
+
+    def timeout_for(self, kind: Kind) -> int:
+        """Seconds a job on this kind of object may run."""
+        return self.video_job_timeout if kind is Kind.VIDEO else self.image_job_timeout
+
+
+class ObjectJob(NamedTuple):
+    """A job to be enqueued: look at this object."""
+
+    queue: str
+    job_id: str
+    bucket: str
+    object: str
+    event: str
+    timeout: int
+    at_front: bool = False
+
+
+def queue(name: str, connection: "Redis[bytes]") -> Queue:
+    """A queue whose jobs are JSON: a pickle put into Redis is refused, never loaded."""
+    return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+def options(job: ObjectJob, settings: JobSettings) -> dict[str, Any]:
+    """The arguments of RQ's `Queue.prepare_data` and `Queue.create_job` for this job."""
+    return {
+        "kwargs": {"bucket": job.bucket, "object": job.object, "event": job.event},
+        "job_id": job.job_id,
+        "timeout": job.timeout,
+        "result_ttl": settings.result_ttl,
+        "failure_ttl": settings.failure_ttl,
+        "retry": Retry(max=len(RETRY_INTERVALS), interval=RETRY_INTERVALS),
+        "description": f"{job.event} {job.bucket}/{job.object}",
+    }
