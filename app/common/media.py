@@ -5,13 +5,24 @@ from enum import StrEnum
 #: Enough of an object to tell its kind: an MPEG-TS needs its third sync byte.
 HEAD_BYTES = 512
 
-VIDEO_EXTENSIONS = frozenset(
-    "3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()
-)
+VIDEO_EXTENSIONS = frozenset(["3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"])
 
 #: ISO base media brands (ISO/IEC 14496-12) that mark a still image: HEIF and AVIF.
 IMAGE_BRANDS = frozenset(
-    (b"avif", b"avis", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1")
+    (
+        b"avif",
+        b"avis",
+        b"heic",
+        b"heim",
+        b"heis",
+        b"heix",
+        b"hevc",
+        b"hevm",
+        b"hevs",
+        b"hevx",
+        b"mif1",
+        b"msf1",
+    )
 )
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
@@ -47,7 +58,9 @@ def _is_iso_image(head: bytes) -> bool:
     size = min(int.from_bytes(head[:4], "big"), len(head))
     major, compatible = head[8:12], {head[at : at + 4] for at in range(16, size - 3, 4)}
     # A phone's video may list an image brand as compatible; the major brand decides where it is telling.
-    return major in IMAGE_BRANDS or (not compatible.isdisjoint(IMAGE_BRANDS) and b"isom" not in {major, *compatible})
+    return major in IMAGE_BRANDS or (
+        not compatible.isdisjoint(IMAGE_BRANDS) and b"isom" not in {major, *compatible}
+    )
 
 
 def _is_iso_audio(head: bytes) -> bool:
@@ -67,31 +80,37 @@ def _is_transport_stream(head: bytes) -> bool:
 _SIGNATURES = (
     (
         Kind.IMAGE,
-        lambda h: h.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
-        or (h[:4] == b"RIFF" and h[8:12] == b"WEBP")
-        or (h[:2] == b"BM" and h[6:10] == b"\0\0\0\0")
-        or _is_iso_image(h),
+        lambda h: (
+            h.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"))
+            or (h[:4] == b"RIFF" and h[8:12] == b"WEBP")
+            or (h[:2] == b"BM" and h[6:10] == b"\0\0\0\0")
+            or _is_iso_image(h)
+        ),
     ),
     (
         Kind.AUDIO,
-        lambda h: h.startswith((b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9"))
-        or (h[:4] == b"RIFF" and h[8:12] == b"WAVE")
-        or _is_iso_audio(h),
+        lambda h: (
+            h.startswith((b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9"))
+            or (h[:4] == b"RIFF" and h[8:12] == b"WAVE")
+            or _is_iso_audio(h)
+        ),
     ),
     (
         Kind.VIDEO,
-        lambda h: h.startswith(
-            (
-                b"\x1aE\xdf\xa3",  # Matroska, WebM
-                b"FLV\x01",
-                b"\x00\x00\x01\xba",  # MPEG program stream
-                b"\x00\x00\x01\xb3",  # MPEG video
-                b"0&\xb2u\x8ef\xcf\x11",  # ASF, WMV
-                b"OggS",
+        lambda h: (
+            h.startswith(
+                (
+                    b"\x1aE\xdf\xa3",  # Matroska, WebM
+                    b"FLV\x01",
+                    b"\x00\x00\x01\xba",  # MPEG program stream
+                    b"\x00\x00\x01\xb3",  # MPEG video
+                    b"0&\xb2u\x8ef\xcf\x11",  # ASF, WMV
+                    b"OggS",
+                )
             )
-        )
-        or (h[:4] == b"RIFF" and h[8:12] == b"AVI ")
-        or _is_iso_video(h)
-        or _is_transport_stream(h),
+            or (h[:4] == b"RIFF" and h[8:12] == b"AVI ")
+            or _is_iso_video(h)
+            or _is_transport_stream(h)
+        ),
     ),
 )

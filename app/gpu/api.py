@@ -1,0 +1,236 @@
+"""The face service's HTTP API."""
+
+import hashlib
+import logging
+from typing import Annotated, Any, Literal
+
+from flask import Flask, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from werkzeug.exceptions import HTTPException
+
+from app.common.auth import bearer_matches
+from app.common.errors import PermanentError, TransientError
+from app.gpu.index import PAGE
+from app.gpu.pool import EngineCrashedError
+from app.gpu.service import FaceService, payload
+from app.gpu.settings import FaceSettings
+
+log = logging.getLogger(__name__)
+
+#: HTTP status of a picture that can never be processed, by its code; 422 for what is not named.
+PERMANENT_STATUS = {"not_an_image": 415, "too_many_bytes": 413, "too_many_pixels": 413}
+
+#: Largest JSON body: a video's tracks. 5,000 faces of 512 numbers fit.
+MAX_JSON_BYTES = 64 * 2**20
+
+
+class Version(BaseModel):
+    """Which version of an object is put, as query parameters of a picture or members of a JSON body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    etag: str | None = Field(None, max_length=256)
+    version_id: str | None = Field(None, max_length=256)
+    size: int | None = Field(None, ge=0)
+    last_modified: str | None = Field(None, max_length=64)
+
+
+class KnownFace(BaseModel):
+    """A face the caller has already: one track of a video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    landmarks: list[tuple[FiniteFloat, FiniteFloat]] = []
+    score: FiniteFloat
+    embedding: list[FiniteFloat]
+    first_seen_s: FiniteFloat | None = None
+    last_seen_s: FiniteFloat | None = None
+    best_seen_s: FiniteFloat | None = None
+    frames_seen: int | None = None
+
+
+class KnownItem(Version):
+    """An item whose faces, or whose reason to have none, the caller knows."""
+
+    etag: Annotated[str, Field(max_length=256)]
+    kind: Literal["image", "video"] | None = None
+    #: The model the embeddings are of; required with faces.
+    model_id: str | None = None
+    faces: list[KnownFace] = []
+    #: Why the object was rejected; no faces then.
+    reason: str | None = Field(None, max_length=2000)
+    reason_code: str | None = Field(None, max_length=64)
+    width: int | None = None
+    height: int | None = None
+    duration_s: FiniteFloat | None = None
+    frames: dict[str, int | float] | None = None
+    timings_ms: dict[str, float] | None = None
+
+
+def create_app(service: FaceService, settings: FaceSettings) -> Flask:
+    """The WSGI application over a face service."""
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    # Keys may hold `//`; they are data, not a path to tidy.
+    app.url_map.merge_slashes = False
+
+    @app.before_request
+    def authorize() -> tuple[Response, int] | None:
+        if request.endpoint in ("health", "live"):
+            return None
+        if not bearer_matches(request.headers.get("Authorization"), settings.gpu_worker_token):
+            return _error(
+                401, "unauthorized", "Send Authorization: Bearer with the value of GPU_WORKER_TOKEN."
+            )
+        return None
+
+    @app.get("/health")
+    def health() -> Response:
+        return jsonify(status="healthy", **service.health())
+
+    @app.get("/health/live")
+    def live() -> Response:
+        return jsonify(status="alive")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/faces")
+    def faces() -> Response:
+        with service.turn():
+            analysis = service.analyse(_image_body(settings))
+        return jsonify(
+            status="success",
+            model_id=service.info.model_id,
+            width=analysis.width,
+            height=analysis.height,
+            faces=[{**payload(face), "embedding": face.embedding.tolist()} for face in analysis.faces],
+            timings_ms={"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+        )
+
+    @app.get("/items")
+    def list_items() -> Response:
+        limit = request.args.get("limit", PAGE, type=int)
+        if not 1 <= limit <= PAGE:
+            raise PermanentError("bad_request", f"limit must be 1 to {PAGE}.")
+        records, after = service.items(
+            bucket=request.args.get("bucket"),
+            status=request.args.get("status"),
+            limit=limit,
+            after=request.args.get("after"),
+        )
+        return jsonify(status="success", items=records, after=after)
+
+    @app.put("/items/<bucket>/<path:key>")
+    def put_item(bucket: str, key: str) -> Response:
+        if request.mimetype == "application/json":
+            record = _put_known(service, bucket, key)
+        else:
+            version = Version.model_validate(request.args.to_dict())
+            with service.turn():
+                data = _image_body(settings)
+                item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
+                item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
+                item["size"] = len(data)
+                record = service.index_image(item, data)
+        return jsonify(status="success", item=record)
+
+    @app.get("/items/<bucket>/<path:key>")
+    def get_item(bucket: str, key: str) -> Response | tuple[Response, int]:
+        record, found = service.item(bucket, key)
+        if record is None:
+            points = service.count(bucket, key)
+            message = f"Nothing is known of {bucket}/{key}; {points} points of it are in the index."
+            return _error(404, "not_found", message, points=points)
+        extra = {"faces": found} if request.args.get("faces") else {}
+        return jsonify(
+            status="success",
+            item=record,
+            points=len(found),
+            # Whether the record is of today's model and the index holds what it promises.
+            current=record["model_id"] == service.info.model_id and len(found) == record["face_count"],
+            **extra,
+        )
+
+    @app.delete("/items/<bucket>/<path:key>")
+    def delete_item(bucket: str, key: str) -> Response:
+        removed = service.delete(bucket, key)
+        return jsonify(status="success", deleted_points=removed, points=service.count(bucket, key))
+
+    app.register_error_handler(PermanentError, _permanent)
+    app.register_error_handler(TransientError, _transient)
+    app.register_error_handler(EngineCrashedError, _crashed)
+    app.register_error_handler(ValidationError, _invalid)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _image_body(settings: FaceSettings) -> bytes:
+    request.max_content_length = settings.max_image_bytes
+    return request.get_data(cache=False)
+
+
+def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
+    request.max_content_length = MAX_JSON_BYTES
+    known = KnownItem.model_validate_json(request.get_data(cache=False))
+    item = {
+        "bucket": bucket,
+        "key": key,
+        **known.model_dump(exclude={"faces", "model_id"}, exclude_none=True),
+    }
+    if known.reason:
+        return service.reject(item, PermanentError(known.reason_code or "rejected", known.reason))
+    info = service.info
+    if known.faces and known.model_id != info.model_id:
+        raise TransientError(
+            f"The faces are of model {known.model_id}, but the service runs {info.model_id} now: analyse again."
+        )
+    if any(len(face.embedding) != info.embedding_size for face in known.faces):
+        raise PermanentError("bad_request", f"Each embedding needs {info.embedding_size} numbers.")
+    return service.index_faces(
+        item,
+        [(face.embedding, face.model_dump(exclude={"embedding"}, exclude_none=True)) for face in known.faces],
+    )
+
+
+def _error(status: int, code: str, message: str, **more: Any) -> tuple[Response, int]:
+    return jsonify(status="error", code=code, error=message, **more), status
+
+
+def _permanent(error: PermanentError) -> tuple[Response, int]:
+    status = 400 if error.code == "bad_request" else PERMANENT_STATUS.get(error.code, 422)
+    return _error(status, error.code, str(error))
+
+
+def _transient(error: TransientError) -> tuple[Response, int]:
+    response, status = _error(503, "unavailable", str(error))
+    response.headers["Retry-After"] = "1"
+    return response, status
+
+
+def _crashed(error: EngineCrashedError) -> tuple[Response, int]:
+    return _error(500, "engine_crashed", str(error))
+
+
+def _invalid(error: ValidationError) -> tuple[Response, int]:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the body"
+    return _error(400, "bad_request", f"{where}: {problem['msg']}.")
+
+
+def _http(error: HTTPException) -> tuple[Response, int]:
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_many_bytes"}.get(
+        error.code or 500, "bad_request"
+    )
+    return _error(error.code or 500, code, error.description or error.name)
+
+
+def _unexpected(error: Exception) -> tuple[Response, int]:
+    log.exception("Unexpected error")
+    return _error(
+        500, "internal", f"Unexpected {type(error).__name__}; the face service's log has the details."
+    )

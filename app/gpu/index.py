@@ -1,0 +1,255 @@
+"""The vector index: items and their faces in Qdrant, a server or embedded in a directory.
+
+Collection `items` holds one record without a vector per object; `faces_<model id>` one point per face. The alias
+`faces` is what readers use. A record is written after the points it speaks of, so a crash in between leaves a
+record that is behind, never one that promises what is not there.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+
+from app.common.errors import TransientError
+from app.common.items import item_id, point_id
+from app.gpu.engines.base import EngineInfo
+from app.gpu.settings import FaceSettings
+
+ITEMS = "items"
+FACES_PREFIX = "faces_"
+ALIAS = "faces"
+DISTANCES = {"cosine": models.Distance.COSINE, "euclid": models.Distance.EUCLID}
+
+#: Locks that keep two writers of one item apart; items share them by hash.
+LOCKS = 64
+
+#: Points a page when everything is read.
+PAGE = 1000
+
+#: Seconds to wait for a Qdrant server before the index counts as away.
+TIMEOUT = 30
+
+Payload = dict[str, Any]
+
+
+class FaceIndex:
+    """The only writer of the index."""
+
+    def __init__(self, client: QdrantClient, info: EngineInfo, *, embedded: bool) -> None:
+        self._client = client
+        self._info = info
+        self._embedded = embedded
+        self.collection = FACES_PREFIX + info.model_id
+        # Local mode searches by reading every point, is not made for threads, and belongs to this process alone:
+        # the one payload index that is needed is kept here, and one lock serves all.
+        self._points_of: dict[tuple[str, str], set[str]] = {}
+        lock = threading.RLock()
+        self._locks = [lock if embedded else threading.RLock() for _ in range(LOCKS)]
+
+    def prepare(self) -> None:
+        """Create what is missing: collections, payload indexes, the alias."""
+        existing = set(self._collections())
+        if ITEMS not in existing:
+            self._client.create_collection(ITEMS, vectors_config={})
+            self._index_payload(ITEMS, ("bucket", "status", "model_id"))
+        if self.collection not in existing:
+            self._client.create_collection(
+                self.collection,
+                vectors_config=models.VectorParams(
+                    size=self._info.embedding_size, distance=DISTANCES[self._info.distance]
+                ),
+            )
+            self._index_payload(self.collection, ("item_id", "bucket"))
+        if self.alias_target() is None:
+            self._client.update_collection_aliases(
+                [
+                    models.CreateAliasOperation(
+                        create_alias=models.CreateAlias(collection_name=self.collection, alias_name=ALIAS)
+                    )
+                ]
+            )
+        if self._embedded:
+            for collection in self._face_collections():
+                for record in self._scroll(collection, with_payload=["item_id"]):
+                    owner = (collection, (record.payload or {})["item_id"])
+                    self._points_of.setdefault(owner, set()).add(str(record.id))
+
+    def alias_target(self) -> str | None:
+        """The collection that readers of the alias see; None before there is one."""
+        aliases = self._client.get_aliases().aliases
+        return next((alias.collection_name for alias in aliases if alias.alias_name == ALIAS), None)
+
+    def put(self, item: Payload, faces: Sequence[tuple[Sequence[float], Payload]]) -> Payload:
+        """Make the index hold exactly these faces for an item, and its record say so.
+
+        `item` names at least bucket, key and etag; each face is its embedding and its payload.
+        """
+        identifier = item_id(item["bucket"], item["key"])
+        record = {
+            **item,
+            "item_id": identifier,
+            "model_id": self._info.model_id,
+            "face_count": len(faces),
+        }
+        owner = {name: item[name] for name in ("bucket", "key", "etag")} | {"item_id": identifier}
+        points = [
+            models.PointStruct(
+                id=point_id(identifier, item["etag"], self._info.model_id, number),
+                vector=list(embedding),
+                payload={**payload, **owner, "face": number},
+            )
+            for number, (embedding, payload) in enumerate(faces)
+        ]
+        with self._lock(identifier):
+            if points:
+                self._client.upsert(self.collection, points, wait=True)
+            self._drop(self.collection, identifier, keep=[str(point.id) for point in points])
+            self._client.upsert(
+                ITEMS, [models.PointStruct(id=identifier, vector={}, payload=record)], wait=True
+            )
+        return record
+
+    def get(self, bucket: str, key: str) -> Payload | None:
+        """The record of an item, or None."""
+        identifier = item_id(bucket, key)
+        with self._lock(identifier):
+            found = self._client.retrieve(ITEMS, [identifier], with_payload=True)
+        return found[0].payload if found else None
+
+    def faces(self, record: Payload) -> list[Payload]:
+        """The payloads of the faces a record speaks of, as far as they are really there."""
+        ids = [
+            point_id(record["item_id"], record["etag"], record["model_id"], number)
+            for number in range(record["face_count"])
+        ]
+        collection = FACES_PREFIX + record["model_id"]
+        if not ids or collection not in self._face_collections():
+            return []
+        with self._lock(record["item_id"]):
+            found = self._client.retrieve(collection, ids, with_payload=True)
+        return sorted((point.payload or {} for point in found), key=lambda payload: int(payload["face"]))
+
+    def page(
+        self,
+        *,
+        bucket: str | None = None,
+        status: str | None = None,
+        limit: int = PAGE,
+        after: str | None = None,
+    ) -> tuple[list[Payload], str | None]:
+        """A page of records and where the next one starts."""
+        conditions: list[models.Condition] = [
+            models.FieldCondition(key=name, match=models.MatchValue(value=value))
+            for name, value in (("bucket", bucket), ("status", status))
+            if value is not None
+        ]
+        with self._lock(ITEMS):
+            records, following = self._client.scroll(
+                ITEMS,
+                scroll_filter=models.Filter(must=conditions),
+                limit=limit,
+                offset=after,
+                with_payload=True,
+            )
+        return [record.payload or {} for record in records], None if following is None else str(following)
+
+    def delete(self, bucket: str, key: str) -> int:
+        """Remove an item and its faces under every model; return how many points were removed."""
+        identifier = item_id(bucket, key)
+        with self._lock(identifier):
+            removed = 0
+            for collection in self._face_collections():
+                removed += self._drop(collection, identifier, keep=[])
+            self._client.delete(ITEMS, models.PointIdsList(points=[identifier]), wait=True)
+        return removed
+
+    def count(self, bucket: str, key: str) -> int:
+        """How many points, under every model, belong to an item: the proof that nothing was left behind."""
+        identifier = item_id(bucket, key)
+        with self._lock(identifier):
+            return sum(
+                self._client.count(collection, count_filter=_of_item(identifier), exact=True).count
+                for collection in self._face_collections()
+            )
+
+    def totals(self) -> dict[str, int]:
+        """Items, and faces of the current model."""
+        return {
+            "items": self._client.count(ITEMS, exact=False).count,
+            "faces": self._client.count(self.collection, exact=False).count,
+        }
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _lock(self, identifier: str) -> threading.RLock:
+        return self._locks[hash(identifier) % LOCKS]
+
+    def _drop(self, collection: str, identifier: str, keep: Sequence[str]) -> int:
+        """Delete an item's points but those to keep; return how many there were to delete."""
+        if self._embedded:
+            others = self._points_of.pop((collection, identifier), set()) - set(keep)
+            if others:
+                self._client.delete(collection, models.PointIdsList(points=list(others)), wait=True)
+            if keep:
+                self._points_of[collection, identifier] = set(keep)
+            return len(others)
+        selector = _of_item(identifier)
+        selector.must_not = [models.HasIdCondition(has_id=list(keep))] if keep else None
+        dropped = self._client.count(collection, count_filter=selector, exact=True).count
+        if dropped:
+            self._client.delete(collection, models.FilterSelector(filter=selector), wait=True)
+        return dropped
+
+    def _collections(self) -> list[str]:
+        return [collection.name for collection in self._client.get_collections().collections]
+
+    def _face_collections(self) -> list[str]:
+        return [name for name in self._collections() if name.startswith(FACES_PREFIX)]
+
+    def _index_payload(self, collection: str, names: Iterable[str]) -> None:
+        if self._embedded:  # local mode has none, and warns
+            return
+        for name in names:
+            self._client.create_payload_index(collection, name, models.PayloadSchemaType.KEYWORD)
+
+    def _scroll(self, collection: str, with_payload: list[str]) -> Iterable[models.Record]:
+        offset = None
+        while True:
+            records, offset = self._client.scroll(
+                collection, limit=PAGE, offset=offset, with_payload=with_payload
+            )
+            yield from records
+            if offset is None:
+                return
+
+
+def _of_item(identifier: str) -> models.Filter:
+    return models.Filter(
+        must=[models.FieldCondition(key="item_id", match=models.MatchValue(value=identifier))]
+    )
+
+
+def connect(settings: FaceSettings) -> QdrantClient:
+    """A client of the Qdrant server that `QDRANT_URL` names, else of the embedded index in `INDEX_DIR`.
+
+    Raises:
+        TransientError: another process has the embedded index open.
+    """
+    if settings.qdrant_url:
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        return QdrantClient(url=settings.qdrant_url, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+    settings.index_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        return QdrantClient(path=str(settings.index_dir), force_disable_check_same_thread=True)
+    except RuntimeError as error:
+        raise TransientError(
+            f"The embedded index in INDEX_DIR={settings.index_dir} is open in another process: "
+            "end that one, or point QDRANT_URL at a server."
+        ) from error
+
+
+#: What the Qdrant client raises when the server is away or unwell.
+INDEX_ERRORS = (ApiException, ResponseHandlingException)

@@ -1,0 +1,227 @@
+"""The face service: engine processes and index put together, opened in the background and reopened on trouble."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from app.common.errors import PermanentError, TransientError
+from app.gpu import metrics
+from app.gpu.analysis import Analysis
+from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
+from app.gpu.index import INDEX_ERRORS, FaceIndex, Payload, connect
+from app.gpu.pool import EngineCrashedError, EnginePool
+from app.gpu.settings import FaceSettings
+
+log = logging.getLogger(__name__)
+
+#: Seconds between attempts to open what would not open: a model directory not yet mounted, a Qdrant not yet up.
+RETRY_SECONDS = 5
+
+
+class NotReadyError(TransientError):
+    """The engine or the index is not there yet; the message says why."""
+
+
+class Parts(NamedTuple):
+    pool: EnginePool
+    index: FaceIndex
+
+
+class FaceService:
+    """Analyses pictures and keeps the index; safe to use from many threads."""
+
+    def __init__(self, settings: FaceSettings) -> None:
+        self._settings = settings
+        self._parts: Parts | None = None
+        self._problem = "The engine is still loading its models."
+        self._closing = threading.Event()
+        self._opener = threading.Thread(target=self._keep_opening, name="opener", daemon=True)
+        self._opener.start()
+
+    def health(self) -> dict[str, Any]:
+        """What is running, on what.
+
+        Raises:
+            NotReadyError: the service cannot take pictures; the message says why.
+            TransientError: the index does not answer.
+        """
+        pool, index = self._ready()
+        with _index_errors():
+            totals, alias = index.totals(), index.alias_target()
+        return {
+            **pool.info.as_dict(),
+            "processes": pool.processes,
+            "index": {
+                "where": self._settings.qdrant_url or "embedded",
+                "collection": index.collection,
+                "alias": alias,
+                **totals,
+            },
+        }
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._ready().pool.info
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A place for one picture; its bytes are read and analysed only inside.
+
+        Raises:
+            BusyError, NotReadyError: come back later.
+        """
+        with self._ready().pool.turn(), metrics.HELD.track_inprogress():
+            yield
+
+    def analyse(self, data: bytes) -> Analysis:
+        """Find the faces of a picture; call inside `turn()`.
+
+        Raises:
+            PermanentError: it can never be decoded.
+            EngineCrashedError: it killed its engine process.
+        """
+        try:
+            analysis = self._ready().pool.analyse(data)
+        except PermanentError as error:
+            metrics.IMAGES.labels(error.code).inc()
+            raise
+        except EngineCrashedError:
+            metrics.IMAGES.labels("crashed").inc()
+            raise
+        metrics.IMAGES.labels("analysed").inc()
+        metrics.FACES.inc(len(analysis.faces))
+        metrics.STAGE_SECONDS.labels("decode").observe(analysis.decode_ms / 1000)
+        metrics.STAGE_SECONDS.labels("analyse").observe(analysis.analyse_ms / 1000)
+        return analysis
+
+    def index_image(self, item: Payload, data: bytes) -> Payload:
+        """Analyse a picture and make the index hold its faces; call inside `turn()`.
+
+        A picture that can never be decoded is recorded as rejected, with its reason, and raised.
+
+        Raises:
+            PermanentError, EngineCrashedError: as `analyse`.
+        """
+        try:
+            analysis = self.analyse(data)
+        except PermanentError as error:
+            self.reject(item, error)
+            raise
+        return self.index_faces(
+            {
+                **item,
+                "kind": "image",
+                "width": analysis.width,
+                "height": analysis.height,
+                "timings_ms": {
+                    "decode": round(analysis.decode_ms, 1),
+                    "analyse": round(analysis.analyse_ms, 1),
+                },
+            },
+            [(face.embedding.tolist(), payload(face)) for face in analysis.faces],
+        )
+
+    def index_faces(self, item: Payload, faces: list[tuple[list[float], Payload]]) -> Payload:
+        """Make the index hold exactly these faces for an item."""
+        return self._put({**item, "status": "indexed", "reason": None, "reason_code": None}, faces)
+
+    def reject(self, item: Payload, error: PermanentError) -> Payload:
+        """Record why an item has no faces, and drop what an earlier version of it had."""
+        return self._put({**item, "status": "rejected", "reason": str(error), "reason_code": error.code}, [])
+
+    def item(self, bucket: str, key: str) -> tuple[Payload | None, list[Payload]]:
+        """An item's record, and the payloads of its faces that are really in the index."""
+        with _index_errors():
+            index = self._ready().index
+            record = index.get(bucket, key)
+            return record, index.faces(record) if record else []
+
+    def items(self, **selection: Any) -> tuple[list[Payload], str | None]:
+        """A page of item records, see `FaceIndex.page`."""
+        with _index_errors():
+            return self._ready().index.page(**selection)
+
+    def count(self, bucket: str, key: str) -> int:
+        """Points in the index that belong to an item, under every model."""
+        with _index_errors():
+            return self._ready().index.count(bucket, key)
+
+    def delete(self, bucket: str, key: str) -> int:
+        """Remove an item and its faces; return how many points there were."""
+        with _index_errors():
+            removed = self._ready().index.delete(bucket, key)
+        metrics.DELETED.inc()
+        return removed
+
+    def close(self) -> None:
+        """End the engine processes and close the index."""
+        self._closing.set()
+        self._opener.join()
+        if self._parts:
+            self._parts.pool.close()
+            self._parts.index.close()
+
+    def _put(self, item: Payload, faces: list[tuple[list[float], Payload]]) -> Payload:
+        started = time.perf_counter()
+        stamped = {**item, "indexed_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        with _index_errors():
+            record = self._ready().index.put(stamped, faces)
+        metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
+        metrics.INDEXED.labels(record["status"]).inc()
+        return record
+
+    def _ready(self) -> Parts:
+        if self._parts is None:
+            raise NotReadyError(self._problem)
+        return self._parts
+
+    def _keep_opening(self) -> None:
+        pool: EnginePool | None = None
+        while not self._closing.is_set():
+            try:
+                pool = pool or EnginePool(self._settings)
+                self._parts = Parts(pool, self._open_index(pool.info))
+            except (EngineUnavailableError, TransientError, *INDEX_ERRORS) as error:
+                self._problem = str(error)
+            except Exception as error:
+                log.exception("The face service could not start")
+                self._problem = f"{type(error).__name__}: {error}"
+            else:
+                metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
+                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                return
+            log.warning("Not ready: %s", self._problem)
+            self._closing.wait(RETRY_SECONDS)
+        if pool:
+            pool.close()
+
+    def _open_index(self, info: EngineInfo) -> FaceIndex:
+        client = connect(self._settings)
+        index = FaceIndex(client, info, embedded=self._settings.qdrant_url is None)
+        try:
+            index.prepare()
+        except BaseException:
+            client.close()
+            raise
+        return index
+
+
+def payload(face: Face) -> Payload:
+    """A face without its embedding, as it is stored and answered."""
+    return {
+        "box": [round(edge, 1) for edge in face.box],
+        "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
+        "score": round(face.score, 4),
+    }
+
+
+@contextmanager
+def _index_errors() -> Iterator[None]:
+    try:
+        yield
+    except INDEX_ERRORS as error:
+        raise TransientError(f"The index does not answer: {error}") from error
