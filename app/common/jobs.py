@@ -36,7 +36,7 @@ class JobSettings(ServiceSettings):
     #: Seconds a failed job stays on the list of failed jobs.
     failure_ttl: int = Field(30 * 86400, ge=60)
 
-    def queue_names(self) -> list[str]:
+    def all_queues(self) -> list[str]:
         """Every queue in use, without repeats, the default first."""
         names = (self.queue_name, self.video_queue_name, self.cleanup_queue_name)
         return list(dict.fromkeys(name for name in names if name))
@@ -63,7 +63,7 @@ class ObjectJob(NamedTuple):
     at_front: bool = False
 
 
-def queue(name: str, connection: "Redis[bytes]") -> Queue:
+def queue(name: str, connection: Redis) -> Queue:
     """A queue whose jobs are JSON: a pickle put into Redis is refused, never loaded."""
     return Queue(name, connection=connection, serializer=JSONSerializer)
 

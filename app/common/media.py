@@ -1,29 +1,21 @@
 """What kind of media an object is: a guess from its name for the queue, the truth from its first bytes."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 #: Enough of an object to tell its kind: an MPEG-TS needs its third sync byte.
 HEAD_BYTES = 512
 
-VIDEO_EXTENSIONS = frozenset(["3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"])
+# fmt: off
+VIDEO_EXTENSIONS = frozenset((
+    "3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv",
+))
 
 #: ISO base media brands (ISO/IEC 14496-12) that mark a still image: HEIF and AVIF.
-IMAGE_BRANDS = frozenset(
-    (
-        b"avif",
-        b"avis",
-        b"heic",
-        b"heim",
-        b"heis",
-        b"heix",
-        b"hevc",
-        b"hevm",
-        b"hevs",
-        b"hevx",
-        b"mif1",
-        b"msf1",
-    )
-)
+IMAGE_BRANDS = frozenset((
+    b"avif", b"avis", b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1",
+))
+# fmt: on
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 
@@ -58,9 +50,7 @@ def _is_iso_image(head: bytes) -> bool:
     size = min(int.from_bytes(head[:4], "big"), len(head))
     major, compatible = head[8:12], {head[at : at + 4] for at in range(16, size - 3, 4)}
     # A phone's video may list an image brand as compatible; the major brand decides where it is telling.
-    return major in IMAGE_BRANDS or (
-        not compatible.isdisjoint(IMAGE_BRANDS) and b"isom" not in {major, *compatible}
-    )
+    return major in IMAGE_BRANDS or (not compatible.isdisjoint(IMAGE_BRANDS) and b"isom" not in {major, *compatible})
 
 
 def _is_iso_audio(head: bytes) -> bool:
@@ -77,7 +67,7 @@ def _is_transport_stream(head: bytes) -> bool:
     return plain or timestamped
 
 
-_SIGNATURES = (
+_SIGNATURES: tuple[tuple[Kind, Callable[[bytes], bool]], ...] = (
     (
         Kind.IMAGE,
         lambda h: (

@@ -53,9 +53,7 @@ def explain(settings: type[ServiceSettings], error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def require_token_beyond_loopback(
-    host: str, token: SecretStr | None, *, host_name: str, token_name: str
-) -> None:
+def require_token_beyond_loopback(host: str, token: SecretStr | None, *, host_name: str, token_name: str) -> None:
     """Refuse to listen where others can connect while nobody is asked for a token.
 
     Raises:

@@ -1,6 +1,7 @@
 """`python -m app.gpu`: the face service."""
 
 import os
+from contextlib import ExitStack
 
 from flask import Flask
 
@@ -20,11 +21,12 @@ def main() -> None:
     """Serve until told to stop. One process: the embedded index belongs to it alone."""
     logs.set_up("gpu")
     settings = load(FaceSettings)
-    services: list[FaceService] = []
+    closing = ExitStack()
 
     def create() -> Flask:
-        services.append(FaceService(settings))
-        return create_app(services[-1], settings)
+        service = FaceService(settings)
+        closing.callback(service.close)
+        return create_app(service, settings)
 
     most_processes = settings.engine_processes or os.cpu_count() or 1
     Server(
@@ -35,7 +37,7 @@ def main() -> None:
         # Pictures in work are finished before the process ends.
         graceful_timeout=settings.analysis_timeout + 10,
         timeout=settings.analysis_timeout + 60,
-        worker_exit=lambda _server, _worker: [service.close() for service in services],
+        worker_exit=lambda _server, _worker: closing.close(),
     ).run()
 
 

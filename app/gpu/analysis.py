@@ -1,6 +1,6 @@
 """What runs inside an engine process: decode one picture, find and embed its faces.
 
-Pictures are hostile until decoded, so each is handled in a process that may die without taking the service along.
+Pictures are hostile until decoded, so each is handled in a process that may die and leave the service standing.
 """
 
 import os

@@ -8,6 +8,7 @@ from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from app.common.auth import bearer_matches
 from app.common.errors import PermanentError, TransientError
@@ -66,7 +67,20 @@ class KnownItem(Version):
     height: int | None = None
     duration_s: FiniteFloat | None = None
     frames: dict[str, int | float] | None = None
+    #: What a person should know, of a video indexed in part.
+    note: str | None = Field(None, max_length=2000)
     timings_ms: dict[str, float] | None = None
+
+
+class KeyConverter(BaseConverter):
+    """An object's key: anything at all, newlines and leading slashes included."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
+
+
+class ModelChangedError(TransientError):
+    """The faces put are of another model than the one that runs now."""
 
 
 def create_app(service: FaceService, settings: FaceSettings) -> Flask:
@@ -75,15 +89,14 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # Keys may hold `//`; they are data, not a path to tidy.
     app.url_map.merge_slashes = False
+    app.url_map.converters["key"] = KeyConverter
 
     @app.before_request
     def authorize() -> tuple[Response, int] | None:
         if request.endpoint in ("health", "live"):
             return None
         if not bearer_matches(request.headers.get("Authorization"), settings.gpu_worker_token):
-            return _error(
-                401, "unauthorized", "Send Authorization: Bearer with the value of GPU_WORKER_TOKEN."
-            )
+            return _error(401, "unauthorized", "Send Authorization: Bearer with the value of GPU_WORKER_TOKEN.")
         return None
 
     @app.get("/health")
@@ -124,7 +137,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         )
         return jsonify(status="success", items=records, after=after)
 
-    @app.put("/items/<bucket>/<path:key>")
+    @app.put("/items/<bucket>/<key:key>")
     def put_item(bucket: str, key: str) -> Response:
         if request.mimetype == "application/json":
             record = _put_known(service, bucket, key)
@@ -138,7 +151,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
                 record = service.index_image(item, data)
         return jsonify(status="success", item=record)
 
-    @app.get("/items/<bucket>/<path:key>")
+    @app.get("/items/<bucket>/<key:key>")
     def get_item(bucket: str, key: str) -> Response | tuple[Response, int]:
         record, found = service.item(bucket, key)
         if record is None:
@@ -155,7 +168,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
             **extra,
         )
 
-    @app.delete("/items/<bucket>/<path:key>")
+    @app.delete("/items/<bucket>/<key:key>")
     def delete_item(bucket: str, key: str) -> Response:
         removed = service.delete(bucket, key)
         return jsonify(status="success", deleted_points=removed, points=service.count(bucket, key))
@@ -186,8 +199,8 @@ def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
         return service.reject(item, PermanentError(known.reason_code or "rejected", known.reason))
     info = service.info
     if known.faces and known.model_id != info.model_id:
-        raise TransientError(
-            f"The faces are of model {known.model_id}, but the service runs {info.model_id} now: analyse again."
+        raise ModelChangedError(
+            f"The faces are of model {known.model_id}, the service runs {info.model_id} now: analyse again."
         )
     if any(len(face.embedding) != info.embedding_size for face in known.faces):
         raise PermanentError("bad_request", f"Each embedding needs {info.embedding_size} numbers.")
@@ -207,6 +220,8 @@ def _permanent(error: PermanentError) -> tuple[Response, int]:
 
 
 def _transient(error: TransientError) -> tuple[Response, int]:
+    if isinstance(error, ModelChangedError):
+        return _error(409, "model_changed", str(error))
     response, status = _error(503, "unavailable", str(error))
     response.headers["Retry-After"] = "1"
     return response, status
@@ -223,14 +238,10 @@ def _invalid(error: ValidationError) -> tuple[Response, int]:
 
 
 def _http(error: HTTPException) -> tuple[Response, int]:
-    code = {404: "not_found", 405: "method_not_allowed", 413: "too_many_bytes"}.get(
-        error.code or 500, "bad_request"
-    )
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_many_bytes"}.get(error.code or 500, "bad_request")
     return _error(error.code or 500, code, error.description or error.name)
 
 
 def _unexpected(error: Exception) -> tuple[Response, int]:
     log.exception("Unexpected error")
-    return _error(
-        500, "internal", f"Unexpected {type(error).__name__}; the face service's log has the details."
-    )
+    return _error(500, "internal", f"Unexpected {type(error).__name__}; the face service's log has the details.")

@@ -112,6 +112,4 @@ def _reduce_depth(image: Image.Image) -> Image.Image:
 def _damaged(image_format: str | None, error: Exception) -> PermanentError:
     truncated = "truncated" in str(error) or "end of file" in str(error).lower()
     what = "truncated" if truncated else "damaged"
-    return PermanentError(
-        what, f"The {image_format or 'picture'} is {what}: {error or type(error).__name__}."
-    )
+    return PermanentError(what, f"The {image_format or 'picture'} is {what}: {error or type(error).__name__}.")

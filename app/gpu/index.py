@@ -106,9 +106,7 @@ class FaceIndex:
             if points:
                 self._client.upsert(self.collection, points, wait=True)
             self._drop(self.collection, identifier, keep=[str(point.id) for point in points])
-            self._client.upsert(
-                ITEMS, [models.PointStruct(id=identifier, vector={}, payload=record)], wait=True
-            )
+            self._client.upsert(ITEMS, [models.PointStruct(id=identifier, vector={}, payload=record)], wait=True)
         return record
 
     def get(self, bucket: str, key: str) -> Payload | None:
@@ -218,18 +216,14 @@ class FaceIndex:
     def _scroll(self, collection: str, with_payload: list[str]) -> Iterable[models.Record]:
         offset = None
         while True:
-            records, offset = self._client.scroll(
-                collection, limit=PAGE, offset=offset, with_payload=with_payload
-            )
+            records, offset = self._client.scroll(collection, limit=PAGE, offset=offset, with_payload=with_payload)
             yield from records
             if offset is None:
                 return
 
 
 def _of_item(identifier: str) -> models.Filter:
-    return models.Filter(
-        must=[models.FieldCondition(key="item_id", match=models.MatchValue(value=identifier))]
-    )
+    return models.Filter(must=[models.FieldCondition(key="item_id", match=models.MatchValue(value=identifier))])
 
 
 def connect(settings: FaceSettings) -> QdrantClient:

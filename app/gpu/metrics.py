@@ -13,6 +13,4 @@ STAGE_SECONDS = Histogram(
 HELD = Gauge("lookingglass_images_held", "Pictures held in memory, waiting or being analysed.")
 INDEXED = Counter("lookingglass_items_indexed_total", "Item records written, by status.", ["status"])
 DELETED = Counter("lookingglass_items_deleted_total", "Items deleted from the index.")
-ENGINE = Gauge(
-    "lookingglass_engine_info", "1, labelled with what the engine is.", ["engine", "model_id", "device"]
-)
+ENGINE = Gauge("lookingglass_engine_info", "1, labelled with what the engine is.", ["engine", "model_id", "device"])

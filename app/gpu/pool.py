@@ -86,15 +86,13 @@ class EnginePool:
                 f"The picture took longer than the {self._settings.analysis_timeout} s of ANALYSIS_TIMEOUT."
             ) from error
         except ProcessExpired as error:
-            raise EngineCrashedError(
-                f"The engine process died on this picture (exit {error.exitcode})."
-            ) from error
+            raise EngineCrashedError(f"The engine process died on this picture (exit {error.exitcode}).") from error
         except MemoryError as error:
             raise EngineCrashedError("The engine process ran out of memory on this picture.") from error
 
     def close(self) -> None:
         """End the processes; a picture in work is given up."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def _describe(self) -> EngineInfo:

@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.common.errors import PermanentError, TransientError
 from app.gpu import metrics
@@ -26,7 +27,8 @@ class NotReadyError(TransientError):
     """The engine or the index is not there yet; the message says why."""
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Parts:
     pool: EnginePool
     index: FaceIndex
 
@@ -49,7 +51,8 @@ class FaceService:
             NotReadyError: the service cannot take pictures; the message says why.
             TransientError: the index does not answer.
         """
-        pool, index = self._ready()
+        parts = self._ready()
+        pool, index = parts.pool, parts.index
         with _index_errors():
             totals, alias = index.totals(), index.alias_target()
         return {

@@ -43,7 +43,7 @@ class EngineInfo:
     distance: Literal["cosine", "euclid"]
     #: Two faces nearer than this are taken for one person within one video.
     link_distance: float
-    #: Longest side in pixels beyond which a larger picture shows the engine nothing more; decoders may reduce.
+    #: Longest side in pixels that shows the engine everything it can use; decoders may reduce to it.
     max_side: int
 
     def as_dict(self) -> dict[str, Any]:

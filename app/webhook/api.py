@@ -1,0 +1,207 @@
+"""The webhook's HTTP API.
+
+What each answer does to MinIO decides its code: anything but 2xx is sent again every few seconds and holds back
+every event behind it. So 503 only for what passes, 2xx for a record that can never be processed, 4xx only for
+what MinIO does not send.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from flask import Flask, Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from redis import Redis
+from redis.exceptions import RedisError
+from werkzeug.exceptions import HTTPException
+
+from app.common.auth import bearer_matches
+from app.webhook import metrics
+from app.webhook.events import (
+    CREATED,
+    REMOVED,
+    MalformedDocumentError,
+    check_key,
+    first_problem,
+    load_json,
+    parse,
+    records,
+)
+from app.webhook.queueing import Jobs
+from app.webhook.settings import WebhookSettings
+
+log = logging.getLogger(__name__)
+
+#: Most failed jobs or dead letters in one answer.
+LIST_LIMIT = 1000
+
+Answer = Response | tuple[Response, int]
+
+
+class TestJob(BaseModel):
+    """The body of `POST /test/queue`."""
+
+    bucket: str = Field(min_length=1)
+    object: Annotated[str, Field(min_length=1), AfterValidator(check_key)]
+    event: str = "s3:ObjectCreated:Put"
+    priority: Literal["high", "normal"] = "normal"
+    #: ISO 8601; UTC where it names no zone.
+    run_at: datetime | None = None
+
+
+def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
+    """The WSGI application over a Redis connection."""
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    jobs = Jobs(connection, settings)
+    open_endpoints = {"health", "live"}
+
+    @app.before_request
+    def authorize() -> Answer | None:
+        if request.endpoint in open_endpoints:
+            return None
+        event = request.endpoint == "minio"
+        token, name = (settings.webhook_token, "WEBHOOK_TOKEN") if event else (settings.api_token, "API_TOKEN")
+        if bearer_matches(request.headers.get("Authorization"), token):
+            return None
+        return _error(401, f"Send Authorization: Bearer with the value of {name}.")
+
+    @app.post("/webhook/minio")
+    def minio() -> Answer:
+        wanted, ignored, buried = [], [], []
+        for record in records(request.get_data()):
+            try:
+                event = parse(record)
+            except ValueError as error:
+                log.warning("Dead-lettered a record: %s", error)
+                jobs.bury(record, str(error))
+                buried.append({"reason": str(error)})
+                continue
+            if reason := _why_ignored(event.name, event.bucket, settings):
+                ignored.append({"bucket": event.bucket, "object": event.key, "event": event.name, "reason": reason})
+                continue
+            log.info("Processing event %s for %s/%s", event.name, event.bucket, event.key)
+            wanted.append(jobs.from_event(event))
+        enqueued = jobs.enqueue(wanted)
+        for outcome, count in (
+            ("job", len(enqueued)),
+            ("ignored", len(ignored)),
+            ("dead_letter", len(buried)),
+        ):
+            metrics.EVENTS.labels(outcome).inc(count)
+        return jsonify(
+            status="success",
+            processed_jobs=len(enqueued),
+            jobs=enqueued,
+            ignored=ignored,
+            dead_lettered=buried,
+        )
+
+    @app.get("/health")
+    def health() -> Response:
+        connection.ping()
+        return jsonify(status="healthy", service="webhook", redis="connected", queues=settings.all_queues())
+
+    @app.get("/health/live")
+    def live() -> Response:
+        return jsonify(status="alive")
+
+    @app.get("/job/<job_id>")
+    def job(job_id: str) -> Answer:
+        report = jobs.find(job_id)
+        if report is None:
+            return _error(404, f"There is no job {job_id}; finished ones are kept for {settings.result_ttl} s.")
+        return jsonify(report)
+
+    @app.get("/queue/stats")
+    def stats() -> Response:
+        names = settings.all_queues()
+        by_queue = {name: jobs.stats(name) for name in names}
+        return jsonify(status="success", queue_name=names[0], stats=by_queue[names[0]], queues=by_queue)
+
+    @app.post("/test/queue")
+    def test_queue() -> Answer:
+        test = TestJob.model_validate(load_json(request.get_data()))
+        if reason := _why_ignored(test.event, test.bucket, settings):
+            return _error(400, reason)
+        wanted = jobs.new(test.bucket, test.object, test.event, at_front=test.priority == "high")
+        if test.run_at is None:
+            [answer] = jobs.enqueue([wanted])
+        else:
+            at = test.run_at if test.run_at.tzinfo else test.run_at.replace(tzinfo=UTC)
+            answer = jobs.schedule(wanted, at)
+        return jsonify({**answer, "status": "success", "job_status": answer["status"]})
+
+    @app.get("/jobs/failed")
+    def failed() -> Response:
+        total, newest = jobs.failed(_limit())
+        return jsonify(status="success", failed_jobs=total, jobs=newest)
+
+    @app.post("/jobs/failed/requeue")
+    def requeue_all() -> Response:
+        return jsonify(status="success", requeued=jobs.requeue_all())
+
+    @app.post("/job/<job_id>/requeue")
+    def requeue(job_id: str) -> Answer:
+        if not jobs.requeue(job_id):
+            return _error(404, f"There is no failed job {job_id}; GET /jobs/failed lists them.")
+        return jsonify(status="success", requeued=1, job_id=job_id)
+
+    @app.get("/events/dead")
+    def dead_letters() -> Response:
+        total, newest = jobs.dead_letters(_limit())
+        return jsonify(status="success", dead_letters=total, events=newest)
+
+    @app.get("/metrics")
+    def metrics_text() -> Response:
+        stats = {name: jobs.stats(name) for name in settings.all_queues()}
+        return Response(metrics.exposition(stats), content_type=CONTENT_TYPE_LATEST)
+
+    app.register_error_handler(RedisError, _redis_trouble)
+    app.register_error_handler(MalformedDocumentError, _bad_request)
+    app.register_error_handler(ValidationError, _bad_request)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _why_ignored(event: str, bucket: str, settings: WebhookSettings) -> str | None:
+    """Why an event is none of the pipeline's business; None if it is."""
+    if bucket not in settings.buckets():
+        configured = " and ".join(sorted(settings.buckets()))
+        return f"The bucket {bucket} is not configured; IMAGE_BUCKET and VIDEO_BUCKET name {configured}."
+    if event not in CREATED and not event.startswith(REMOVED):
+        return f"The event {event} says nothing of an object's content."
+    return None
+
+
+def _limit() -> int:
+    return max(1, min(request.args.get("limit", 100, type=int), LIST_LIMIT))
+
+
+def _error(status: int, message: str) -> tuple[Response, int]:
+    return jsonify(status="error", error=message), status
+
+
+def _redis_trouble(error: RedisError) -> tuple[Response, int]:
+    log.warning("Redis cannot take or give anything now: %s", error)
+    answer, status = _error(503, f"Redis cannot take or give anything now ({error}); send this again later.")
+    answer.headers["Retry-After"] = "3"
+    return answer, status
+
+
+def _bad_request(error: Exception) -> tuple[Response, int]:
+    if isinstance(error, ValidationError):
+        return _error(400, f"{first_problem(error)}.")
+    return _error(400, str(error))
+
+
+def _http(error: HTTPException) -> tuple[Response, int]:
+    return _error(error.code or 500, error.description or error.name)
+
+
+def _unexpected(error: Exception) -> tuple[Response, int]:
+    log.exception("Unexpected error")
+    return _error(500, f"Unexpected {type(error).__name__}; the webhook's log has the details.")

@@ -1,0 +1,37 @@
+"""Settings of the webhook."""
+
+import os
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from app.common.jobs import JobSettings
+from app.common.settings import require_token_beyond_loopback
+
+
+class WebhookSettings(JobSettings):
+    """The webhook's environment, beyond what enqueueing needs."""
+
+    webhook_host: str = "127.0.0.1"
+    webhook_port: int = Field(5002, ge=1, le=65535)
+    #: Processes; one per core where unset.
+    webhook_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    webhook_threads: int = Field(4, ge=1, le=256)
+    #: What MinIO sends with each event.
+    webhook_token: SecretStr | None = None
+    #: What operators send with everything else.
+    api_token: SecretStr | None = None
+    image_bucket: str = "images"
+    video_bucket: str = "videos"
+    #: Largest request body. MinIO sends one event at a time, of a few kB.
+    max_body_bytes: int = Field(2**20, ge=4096)
+
+    @model_validator(mode="after")
+    def _guarded_beyond_loopback(self) -> Self:
+        for token, name in ((self.webhook_token, "WEBHOOK_TOKEN"), (self.api_token, "API_TOKEN")):
+            require_token_beyond_loopback(self.webhook_host, token, host_name="WEBHOOK_HOST", token_name=name)
+        return self
+
+    def buckets(self) -> frozenset[str]:
+        """The buckets whose events become jobs."""
+        return frozenset((self.image_bucket, self.video_bucket))

@@ -1,0 +1,63 @@
+"""`python -m app.worker`: a worker."""
+
+import logging
+import os
+import secrets
+import socket
+import sys
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq.serializers import JSONSerializer
+
+from app.common import logs
+from app.common.jobs import queue
+from app.common.settings import load
+from app.worker import jobs
+from app.worker.reliable import ReliableQueue, ReliableWorker
+from app.worker.settings import WorkerSettings
+
+#: Seconds without a sign of life after which a worker counts as dead and its job is taken over.
+WORKER_TTL = 60
+#: Seconds between a worker's signs of life while it works, and between looks for jobs that dead ones left.
+HEARTBEAT = 10
+MAINTENANCE = 15
+
+
+def main() -> None:
+    """Work until told to stop; a first SIGTERM or Ctrl-C lets the job in hand finish."""
+    logs.set_up("worker")
+    settings = load(WorkerSettings)
+    # Redis may be restarted at any moment: a command is tried for about 10 s before it fails.
+    connection = Redis.from_url(
+        settings.redis_url,
+        retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        health_check_interval=30,
+    )
+    worker = ReliableWorker(
+        [queue(name, connection) for name in settings.queue_names],
+        # A name must be free; one of a worker killed a moment ago is not yet.
+        name=f"{settings.worker_name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
+        connection=connection,
+        queue_class=ReliableQueue,
+        serializer=JSONSerializer,
+        worker_ttl=WORKER_TTL,
+        job_monitoring_interval=HEARTBEAT,
+        maintenance_interval=MAINTENANCE,
+        default_result_ttl=settings.result_ttl,
+    )
+    logging.getLogger(jobs.__name__).info(
+        "Worker %s serves %s",
+        worker.name,
+        ", ".join(settings.queue_names),
+        extra={"minio": settings.minio_endpoint},
+    )
+    sys.exit(0 if worker.work(with_scheduler=True, logging_level=None) is not None else 1)
+
+
+if __name__ == "__main__":
+    main()

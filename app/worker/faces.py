@@ -1,0 +1,175 @@
+"""The face service, as the worker calls it."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import numpy as np
+import urllib3
+from numpy.typing import NDArray
+
+from app.common.errors import LookingGlassError, PermanentError, TransientError
+from app.worker.settings import WorkerSettings
+from app.worker.store import ObjectVersion
+
+#: Seconds to connect and to answer; an analysis that waits for its turn and then takes its full time fits.
+TIMEOUT = urllib3.Timeout(connect=5, read=150)
+
+JSON = dict[str, Any]
+
+
+class EngineCrashedError(LookingGlassError):
+    """The picture killed its engine process; tried again a few times, then left to a person."""
+
+
+class ModelChangedError(TransientError):
+    """The face service runs another model than the one the faces are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFace:
+    """One face that the face service found; coordinates in pixels of the picture sent."""
+
+    box: tuple[float, float, float, float]
+    landmarks: list[tuple[float, float]]
+    score: float
+    embedding: NDArray[np.float32]
+
+    def scaled(self, scale: float) -> "FoundFace":
+        """The face with its coordinates multiplied by `scale`."""
+        left, top, right, bottom = self.box
+        return replace(
+            self,
+            box=(left * scale, top * scale, right * scale, bottom * scale),
+            landmarks=[(x * scale, y * scale) for x, y in self.landmarks],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a tracker needs to know of the model behind the embeddings."""
+
+    model_id: str
+    distance: Literal["cosine", "euclid"]
+    link_distance: float
+    max_side: int
+
+
+class FaceClient:
+    """Calls the face service."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._url = settings.gpu_worker_url.rstrip("/")
+        token = settings.gpu_worker_token
+        self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._http = urllib3.PoolManager(
+            timeout=TIMEOUT,
+            # A service that is busy or not ready yet says when to come back.
+            retries=urllib3.Retry(
+                connect=2,
+                read=0,
+                status=5,
+                backoff_factor=0.2,
+                status_forcelist=[503],
+                allowed_methods=None,
+                raise_on_status=False,
+            ),
+        )
+
+    def model(self) -> Model:
+        """What the face service runs now."""
+        health = self._call("GET", "/health")
+        return Model(*(health[name] for name in ("model_id", "distance", "link_distance", "max_side")))
+
+    def is_current(self, version: ObjectVersion) -> bool:
+        """Whether the index holds this version's faces, or its rejection, under the model in use."""
+        answer = self._call("GET", _path(version), missing_ok=True)
+        return bool(answer) and answer["current"] and answer["item"]["etag"] == version.etag
+
+    def put_image(self, version: ObjectVersion, data: bytes) -> JSON:
+        """Have a picture analysed and indexed; return its item record.
+
+        Raises:
+            PermanentError: it can never be; the reason is on the item record.
+            EngineCrashedError: it killed its engine process.
+            TransientError: the face service is away or busy.
+        """
+        query = urlencode(
+            {
+                "etag": version.etag,
+                "last_modified": version.last_modified,
+                **({"version_id": version.version_id} if version.version_id else {}),
+            }
+        )
+        item: JSON = self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream")["item"]
+        return item
+
+    def put_faces(self, version: ObjectVersion, model_id: str, faces: list[JSON], **more: Any) -> JSON:
+        """Have faces indexed that are known already; return the item record."""
+        return self._put_known(version, model_id=model_id, faces=faces, **more)
+
+    def put_rejection(self, version: ObjectVersion, error: PermanentError) -> JSON:
+        """Record why an object can never be processed; return the item record."""
+        return self._put_known(version, reason=str(error), reason_code=error.code)
+
+    def find(self, image: bytes) -> list[FoundFace]:
+        """The faces in a picture that is not indexed: a frame of a video."""
+        answer = self._call("POST", "/faces", image, "application/octet-stream")
+        return [
+            FoundFace(face["box"], face["landmarks"], face["score"], np.array(face["embedding"], np.float32))
+            for face in answer["faces"]
+        ]
+
+    def delete(self, bucket: str, key: str) -> int:
+        """Remove an object's faces and record; return how many points there were."""
+        return int(self._call("DELETE", _item_path(bucket, key))["deleted_points"])
+
+    def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
+        members = {k: v for k, v in asdict(version).items() if k in ("etag", "size", "version_id", "last_modified")}
+        body = json.dumps({**members, **known}).encode()
+        item: JSON = self._call("PUT", _path(version), body, "application/json")["item"]
+        return item
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "",
+        *,
+        missing_ok: bool = False,
+    ) -> JSON:
+        headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
+        try:
+            response = self._http.request(method, self._url + path, body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise TransientError(f"The face service at {self._url} does not answer: {error}") from error
+        try:
+            answer: JSON = json.loads(response.data)
+        except ValueError:
+            answer = {}
+        if response.status < 300:
+            return answer
+        if response.status == 404 and missing_ok:
+            return {}
+        raise _error(response.status, answer.get("code", ""), answer.get("error", "no reason given"))
+
+
+def _error(status: int, code: str, message: str) -> Exception:
+    if code == "engine_crashed":
+        return EngineCrashedError(message)
+    if code == "model_changed":
+        return ModelChangedError(message)
+    if status in (413, 415, 422):
+        return PermanentError(code, message)
+    return TransientError(f"The face service answered {status}: {message}")
+
+
+def _path(version: ObjectVersion) -> str:
+    return _item_path(version.bucket, version.key)
+
+
+def _item_path(bucket: str, key: str) -> str:
+    # Dots are encoded too: `..` in a key is a name, not a step up.
+    return f"/items/{quote(bucket, safe='')}/{quote(key, safe='').replace('.', '%2E')}"

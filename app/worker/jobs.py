@@ -1,0 +1,136 @@
+"""The jobs, as RQ runs them.
+
+What an object can never be is recorded on its item and ends the job; what is away for a while makes the job wait
+its turn again, as often as it takes; only what should not happen fails the job.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+from rq import Queue, Retry, get_current_job
+from rq.job import Job
+
+from app.common.errors import PermanentError, TransientError
+from app.common.jobs import ROUTE, ObjectJob, options, queue
+from app.common.media import Kind
+from app.worker.converge import Context, converge, kind_of
+from app.worker.faces import EngineCrashedError, FaceClient
+from app.worker.settings import WorkerSettings
+from app.worker.store import ObjectChangedError, Store
+
+log = logging.getLogger(__name__)
+
+#: Seconds before a job that waits for something away is tried again: at first soon, then every five minutes.
+OUTAGE_INTERVALS = [2, 5, 10, 30, 60, 120, 300]
+#: How often it is tried: for a week.
+OUTAGE_TRIES = 2000
+
+JSON = dict[str, Any]
+Outcome = JSON | Retry
+
+
+def _job(run: Callable[[str, str], Outcome]) -> Callable[..., Outcome]:
+    """What the jobs have in common: what becomes of the errors."""
+
+    @wraps(run)
+    def job(bucket: str, object: str, event: str | None = None) -> Outcome:  # noqa: A002, ARG001
+        try:
+            return run(bucket, object)
+        except TransientError as error:
+            return _wait(bucket, object, error)
+        except EngineCrashedError as error:
+            if _tries_left():
+                raise
+            return _quarantine(bucket, object, error)
+
+    return job
+
+
+@_job
+def route_processing_job(bucket: str, object: str) -> Outcome:  # noqa: A002
+    """Look at an object and do what it needs, whatever the event said."""
+    version = context().store.stat(bucket, object)
+    if version is None:
+        return cleanup_processed_item(bucket, object)
+    try:
+        kind = kind_of(context(), version)
+    except ObjectChangedError:
+        kind = Kind.UNKNOWN  # the job looks again
+    if kind is not Kind.VIDEO:
+        return process_image_upload(bucket, object)
+    job, settings = get_current_job(), context().settings
+    if job and int(job.timeout or 0) < settings.video_job_timeout:
+        return _forward(job, settings, bucket, object)
+    return process_video_upload(bucket, object)
+
+
+@_job
+def process_image_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
+    """Make the index agree with the bucket for an object that was no video when last seen."""
+    log.info("Processing image upload %s/%s", bucket, object)
+    return converge(context(), bucket, object)
+
+
+@_job
+def process_video_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
+    """Make the index agree with the bucket for an object that was a video when last seen."""
+    log.info("Processing video upload %s/%s", bucket, object)
+    return converge(context(), bucket, object)
+
+
+@_job
+def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
+    """Make the index agree with the bucket for an object that was gone when last seen."""
+    log.info("Cleaning up removed item %s/%s", bucket, object)
+    return converge(context(), bucket, object)
+
+
+@cache
+def context() -> Context:
+    """The clients of this process; a job runs in a process of its own."""
+    settings = WorkerSettings()
+    return Context(settings, Store(settings), FaceClient(settings))
+
+
+def _wait(bucket: str, key: str, error: TransientError) -> Outcome:
+    """Have the job tried again later, without using up the tries it has for what should not happen."""
+    job = get_current_job()
+    if job is None:
+        raise error
+    log.warning("Waiting with %s/%s: %s", bucket, key, error)
+    job.meta["waiting_for"] = str(error)
+    job.save_meta()  # type: ignore[no-untyped-call]
+    return Retry(max=OUTAGE_TRIES, interval=OUTAGE_INTERVALS)
+
+
+def _tries_left() -> bool:
+    job = get_current_job()
+    return bool(job and job.retries_left)
+
+
+def _quarantine(bucket: str, key: str, error: EngineCrashedError) -> Outcome:
+    """Give up on an object that killed its engine process at every try; recorded on its item."""
+    version = context().store.stat(bucket, key)
+    if version is None:
+        return cleanup_processed_item(bucket, key)
+    reason = f"Quarantined: it stopped the face engine at every try. {error}"
+    log.error("Quarantined %s/%s: %s", bucket, key, error)
+    item = context().faces.put_rejection(version, PermanentError("quarantined", reason))
+    return {"bucket": bucket, "object": key, "status": item["status"], "reason": reason}
+
+
+def _forward(job: Job, settings: WorkerSettings, bucket: str, key: str) -> Outcome:
+    """Give a video whose name did not say so a video's queue and time limit."""
+    target = settings.queue_for(Kind.VIDEO)
+    video = ObjectJob(
+        queue=target,
+        job_id=f"{job.id}-video",
+        bucket=bucket,
+        object=key,
+        event=(job.kwargs or {}).get("event", ""),
+        timeout=settings.video_job_timeout,
+    )
+    queue(target, job.connection).enqueue_many([Queue.prepare_data(ROUTE, **options(video, settings))])
+    return {"bucket": bucket, "object": key, "status": "forwarded", "job_id": video.job_id}

@@ -1,0 +1,50 @@
+"""RQ's queue and worker, made not to lose a job.
+
+On several queues RQ takes a job with BLPOP: killed right after it, the worker leaves the job in no list
+(rq issue 1716). On one queue it moves the job to a list from which it is recovered. Here every queue works so.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Worker
+from rq.exceptions import DequeueTimeout
+from rq.job import Job
+from rq.queue import Queue as BaseQueue
+
+#: Seconds between looks at several queues. Redis can block on one list while moving, not on many.
+POLL_INTERVAL = 0.2
+
+
+class ReliableQueue(Queue):
+    """A queue whose jobs survive the worker that took them, also where it serves several."""
+
+    @classmethod
+    def dequeue_any(  # type: ignore[override]
+        cls, queues: Iterable[BaseQueue], timeout: int | None, connection: Redis, **options: Any
+    ) -> tuple[Job, BaseQueue] | None:
+        """Take the next job, trying the queues in order; as the base class does for one queue."""
+        in_order = list(queues)
+        if len(in_order) == 1:
+            return super().dequeue_any(in_order, timeout, connection, **options)
+        deadline = time.monotonic() + (timeout or 0)
+        while True:
+            for queue in in_order:
+                if taken := super().dequeue_any([queue], None, connection, **options):
+                    return taken
+            if timeout is None:
+                return None
+            if time.monotonic() >= deadline:
+                raise DequeueTimeout(timeout, [queue.key for queue in in_order])
+            time.sleep(POLL_INTERVAL)
+
+
+class ReliableWorker(Worker):
+    """A worker on reliable queues: each job is cleared from the list of those under way."""
+
+    queue_class = ReliableQueue
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
