@@ -20,6 +20,6 @@ def set_up(service: str) -> None:
         )
     )
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
-    # Their INFO is a line per request or poll.
-    for chatty in ("httpx", "httpcore", "urllib3", "rq.scheduler"):
+    # Their INFO is a line per request, poll, or step of a job.
+    for chatty in ("httpx", "httpcore", "urllib3", "rq.scheduler", "rq.worker", "rq.job"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

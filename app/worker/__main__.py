@@ -14,7 +14,6 @@ from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
 from app.common import logs
-from app.common.jobs import queue
 from app.common.settings import load
 from app.worker import jobs
 from app.worker.reliable import ReliableQueue, ReliableWorker
@@ -39,7 +38,7 @@ def main() -> None:
         health_check_interval=30,
     )
     worker = ReliableWorker(
-        [queue(name, connection) for name in settings.queue_names],
+        list(settings.queue_names),
         # A name must be free; one of a worker killed a moment ago is not yet.
         name=f"{settings.worker_name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
         connection=connection,

@@ -70,21 +70,21 @@ def route_processing_job(bucket: str, object: str) -> Outcome:  # noqa: A002
 def process_image_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was no video when last seen."""
     log.info("Processing image upload %s/%s", bucket, object)
-    return converge(context(), bucket, object)
+    return _converge(bucket, object)
 
 
 @_job
 def process_video_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was a video when last seen."""
     log.info("Processing video upload %s/%s", bucket, object)
-    return converge(context(), bucket, object)
+    return _converge(bucket, object)
 
 
 @_job
 def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was gone when last seen."""
     log.info("Cleaning up removed item %s/%s", bucket, object)
-    return converge(context(), bucket, object)
+    return _converge(bucket, object)
 
 
 @cache
@@ -92,6 +92,12 @@ def context() -> Context:
     """The clients of this process; a job runs in a process of its own."""
     settings = WorkerSettings()
     return Context(settings, Store(settings), FaceClient(settings))
+
+
+def _converge(bucket: str, key: str) -> JSON:
+    outcome = converge(context(), bucket, key)
+    log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
+    return outcome
 
 
 def _wait(bucket: str, key: str, error: TransientError) -> Outcome:

@@ -137,7 +137,8 @@ def between(faces: NDArray[np.float32], others: NDArray[np.float32], distance: s
         faces /= np.linalg.norm(faces, axis=1, keepdims=True)
         others /= np.linalg.norm(others, axis=1, keepdims=True)
         return np.asarray(1.0 - faces @ others.T)
-    return np.asarray(np.linalg.norm(faces[:, None] - others[None, :], axis=2))
+    squares = (faces**2).sum(1)[:, None] + (others**2).sum(1)[None, :] - 2 * faces @ others.T
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
 def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
