@@ -16,6 +16,9 @@ from app.worker.store import ObjectVersion
 #: Seconds to connect and to answer; an analysis that waits for its turn and then takes its full time fits.
 TIMEOUT = urllib3.Timeout(connect=5, read=150)
 
+#: Connections kept; a video has a few frames under way at once.
+CONNECTIONS = 4
+
 JSON = dict[str, Any]
 
 
@@ -65,6 +68,7 @@ class FaceClient:
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self._http = urllib3.PoolManager(
             timeout=TIMEOUT,
+            maxsize=CONNECTIONS,
             # A service that is busy or not ready yet says when to come back.
             retries=urllib3.Retry(
                 connect=2,
