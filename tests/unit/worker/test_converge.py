@@ -86,7 +86,7 @@ def indexed_etag(bucket: Bucket) -> str:
 
 
 def test_a_picture_is_indexed_once() -> None:
-    bucket, faces, context = world(JPEG)
+    _, faces, context = world(JPEG)
     assert converge(context, "images", "a.jpg")["status"] == "indexed"
     assert converge(context, "images", "a.jpg")["status"] == "unchanged"
     assert faces.puts == 1
@@ -142,7 +142,7 @@ def test_what_can_never_be_processed_is_recorded_and_not_tried_again() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"a text", b"ID3 a song"])
 def test_what_is_no_picture_and_no_video_is_rejected(data: bytes) -> None:
-    _, faces, context = world(data)
+    _, _, context = world(data)
     assert converge(context, "images", "a.jpg")["status"] == "rejected"
 
 

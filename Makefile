@@ -1,0 +1,69 @@
+# Everything a person does here is one command. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "LookingGlass needs Python 3.11 or newer as $(PYTHON); set PYTHON=… to another one." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "Python's venv module is missing: on Debian or Ubuntu, apt-get install python3-venv." >&2; exit 1; }
+
+# The locks name every package with its hash, so pip needs to resolve nothing.
+$(VENV)/.local: requirements/local.lock | $(VENV)/bin/python
+	@echo "Installing the packages of requirements/local.lock …"
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/local.lock
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock | $(VENV)/bin/python
+	@echo "Installing the packages of requirements/dev.lock …"
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@ $(VENV)/.local
+
+.PHONY: install install-dev
+install: $(VENV)/.local ## Install what running needs into .venv
+install-dev: $(VENV)/.dev ## Install what developing needs into .venv
+
+.PHONY: demo serve
+demo: $(VENV)/.local ## Put real photos and a video through the whole pipeline (KEEP=1 leaves it running)
+	@$(BIN)/python -m infra.local demo $(if $(KEEP),--keep)
+serve: $(VENV)/.local ## Run the whole pipeline on this machine until Ctrl-C
+	@exec $(BIN)/python -m infra.local serve
+
+.PHONY: test test-unit lint format bench
+test: $(VENV)/.dev ## Run every test, on real servers
+	$(BIN)/python -m pytest
+test-unit: $(VENV)/.dev ## Run the tests that need no server
+	$(BIN)/python -m pytest tests/unit
+lint: $(VENV)/.dev ## Check style, types and shell scripts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/shellcheck scripts/*.sh .ci/run
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format --quiet
+bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
+	$(BIN)/python -m tests.bench
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-header --no-annotate
+.PHONY: lock
+lock: ## Write the lock files anew from pyproject.toml (needs uv on PATH)
+	$(LOCK) pyproject.toml --extra local -o requirements/local.lock
+	$(LOCK) pyproject.toml --extra dev --override requirements/overrides.txt -o requirements/dev.lock
+	$(LOCK) pyproject.toml --extra webhook --extra worker --extra face --extra insightface-gpu \
+	  --override requirements/overrides.txt --override requirements/gpu-overrides.txt -o requirements/gpu.lock
+	$(LOCK) --no-deps requirements/tools.in -o requirements/tools.lock
+	$(LOCK) --no-deps requirements/photos.in -o requirements/photos.lock
+
+.PHONY: clean
+clean: ## Remove the virtual environment and the local stack's data
+	rm -rf $(VENV) .lookingglass demo.jpg .mypy_cache .pytest_cache .ruff_cache

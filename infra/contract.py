@@ -1,0 +1,95 @@
+"""What every way of standing the pipeline up shares: ports, outputs, and how MinIO tells the webhook.
+
+Pure facts and functions; nothing here starts or changes anything but `subscribe` and `unsubscribe`, which act on
+the bucket they are given.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from minio import Minio
+from minio.notificationconfig import NotificationConfig, QueueConfig
+
+#: The original document's ports.
+PORTS = {"webhook": 5002, "gpu_worker": 5001, "redis": 6379, "minio": 9000, "minio_console": 9001}
+
+#: What each way publishes: Pulumi as stack outputs, the local run as a JSON file.
+OUTPUTS = (
+    "webhook_url",
+    "minio_url",
+    "minio_console_url",
+    "redis_url",
+    "gpu_worker_url",
+    "qdrant_url",
+    "image_bucket",
+    "video_bucket",
+)
+#: Published beside them, as secrets.
+SECRET_OUTPUTS = ("minio_user", "minio_password", "webhook_token")
+
+#: Path of the webhook that MinIO posts events to.
+WEBHOOK_PATH = "/webhook/minio"
+
+#: MinIO's name of the target that keeps events on disk until the webhook took them: `notify_webhook:lookingglass`.
+DURABLE_TARGET = "lookingglass"
+#: MinIO's name of the target that is quick and may lose events: the same event reaches the webhook within
+#: milliseconds, where the durable target looks at its directory every 3 s. The webhook knows it when it comes again.
+HINT_TARGET = "lookingglasshint"
+
+#: Events the durable target keeps while the webhook is away; one takes about 1 kB.
+QUEUE_LIMIT = 1_000_000
+
+#: Events that say something of an object's content. `s3:ObjectCreated:*` would add tags and retention.
+EVENTS = (
+    "s3:ObjectCreated:Put",
+    "s3:ObjectCreated:Post",
+    "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload",
+    "s3:ObjectRemoved:*",
+)
+
+
+def target_arn(target: str, region: str = "") -> str:
+    """MinIO's name of a webhook target in a bucket's notification."""
+    return f"arn:minio:sqs:{region}:{target}:webhook"
+
+
+def notification_environment(webhook_url: str, queue_dir: Path, token: str | None) -> dict[str, str]:
+    """MinIO's environment for both targets.
+
+    Variables take effect at start whether or not the webhook is up; `mc admin config set` fails while it is down.
+    """
+    environment = {"MINIO_API_SYNC_EVENTS": "on"}  # an event is on disk before the uploader is answered
+    for target in (DURABLE_TARGET, HINT_TARGET):
+        environment |= {
+            f"MINIO_NOTIFY_WEBHOOK_ENABLE_{target}": "on",
+            f"MINIO_NOTIFY_WEBHOOK_ENDPOINT_{target}": webhook_url + WEBHOOK_PATH,
+        }
+        if token:
+            environment[f"MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{target}"] = f"Bearer {token}"
+    return environment | {
+        f"MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_{DURABLE_TARGET}": str(queue_dir.absolute()),
+        f"MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_{DURABLE_TARGET}": str(QUEUE_LIMIT),
+    }
+
+
+def subscribe(client: Minio, bucket: str, arns: Iterable[str]) -> None:
+    """Send a bucket's events to our targets, keeping what others configured."""
+    ours = list(arns)
+    document = _without(client.get_bucket_notification(bucket), ours)
+    document.queue_config_list.extend(QueueConfig(queue=arn, events=list(EVENTS)) for arn in ours)
+    client.set_bucket_notification(bucket, document)
+
+
+def unsubscribe(client: Minio, bucket: str, arns: Iterable[str]) -> None:
+    """Take our targets, and nothing else, out of a bucket's notification."""
+    client.set_bucket_notification(bucket, _without(client.get_bucket_notification(bucket), list(arns)))
+
+
+def _without(document: NotificationConfig, arns: list[str]) -> NotificationConfig:
+    kept = [entry for entry in document.queue_config_list or [] if entry.queue not in arns]
+    return NotificationConfig(
+        cloud_func_config_list=document.cloud_func_config_list or [],
+        queue_config_list=kept,
+        topic_config_list=document.topic_config_list or [],
+    )

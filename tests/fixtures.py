@@ -1,0 +1,145 @@
+"""Fixtures: one real local stack for all pipeline tests, and the photos they use."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import pytest
+import redis
+import urllib3
+from minio import Minio
+
+from infra.local import tools
+from infra.local.photos import photos as fetch_photos
+from infra.local.settings import LocalSettings
+from infra.local.stack import Stack
+
+#: Seconds within which something that should happen at once has to have happened on a busy machine.
+SOON = 60
+
+JSON = dict[str, Any]
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def local_settings(directory: Path, **more: Any) -> LocalSettings:
+    """Settings of a stack of its own, on free ports."""
+    ports = {f"{name}_port": free_port() for name in ("webhook", "gpu_worker", "redis", "minio", "minio_console")}
+    return LocalSettings(lookingglass_dir=directory, **ports, **more)
+
+
+def eventually(probe: Callable[[], T], what: str, timeout: float = SOON) -> T:
+    """Wait for a probe to return something true, and return that."""
+    deadline = time.monotonic() + timeout
+    while not (found := probe()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout} s: {what}; last seen: {found!r}")
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class Pipeline:
+    """A running stack, used through its public interfaces."""
+
+    stack: Stack
+    minio: Minio
+    redis: "redis.Redis"
+    http: urllib3.PoolManager
+
+    def call(self, method: str, url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Call an HTTP endpoint given as `webhook/…` or `gpu_worker/…`; return status and decoded JSON."""
+        service, _, path = url.partition("/")
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        answer = self.http.request(
+            method, f"{self.stack.outputs[f'{service}_url']}/{path}", body=data, headers=headers, redirect=False
+        )
+        return answer.status, json.loads(answer.data)
+
+    def put(self, bucket: str, key: str, data: bytes, **options: Any) -> str:
+        """Upload an object; return its ETag."""
+        return self.minio.put_object(bucket, key, BytesIO(data), len(data), **options).etag or ""
+
+    def item(self, bucket: str, key: str) -> JSON:
+        """What the index knows of an object: the whole answer, with status 404's as it is."""
+        path = f"gpu_worker/items/{quote(bucket, safe='')}/{quote(key, safe='').replace('.', '%2E')}?faces=1"
+        return dict(self.call("GET", path)[1])
+
+    def indexed(self, bucket: str, key: str, etag: str | None = None, timeout: float = SOON) -> JSON:
+        """Wait until the index has this version of an object, whatever its verdict, and return the record."""
+
+        def probe() -> JSON | None:
+            answer = self.item(bucket, key)
+            done = answer.get("current") and etag in (None, answer["item"]["etag"])
+            return answer if done else None
+
+        return eventually(probe, f"{bucket}/{key} in the index", timeout)
+
+    def gone(self, bucket: str, key: str, timeout: float = SOON) -> None:
+        """Wait until nothing of an object is left in the index."""
+        eventually(lambda: self.item(bucket, key).get("code") == "not_found", f"{bucket}/{key} gone", timeout)
+        assert self.item(bucket, key)["points"] == 0
+
+    def idle(self, timeout: float = SOON) -> None:
+        """Wait until no job is queued or under way."""
+
+        def probe() -> bool:
+            stats = self.call("GET", "webhook/queue/stats")[1]["queues"].values()
+            return not any(queue[state] for queue in stats for state in ("queued_jobs", "started_jobs"))
+
+        eventually(probe, "no job queued or under way", timeout)
+
+    def token(self) -> dict[str, str]:
+        """The header MinIO sends to the webhook."""
+        return {"Authorization": f"Bearer {self.stack.outputs['webhook_token']}"}
+
+    def log(self, name: str) -> str:
+        """The log of a process of the stack."""
+        return self.stack.processes[name].log.read_text()
+
+
+def pipeline(stack: Stack) -> Pipeline:
+    """The interfaces of a running stack."""
+    return Pipeline(
+        stack,
+        stack.minio(),
+        redis.Redis.from_url(str(stack.outputs["redis_url"])),
+        urllib3.PoolManager(timeout=120, retries=False, maxsize=8),
+    )
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, bytes]:
+    """Photographs with real faces, by name."""
+    try:
+        return {name: path.read_bytes() for name, path in fetch_photos().items()}
+    except tools.ToolError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """One real stack for all tests of a run that do not break it."""
+    for name in ("WEBHOOK_TOKEN", "API_TOKEN", "ENGINE", "QDRANT_URL"):
+        os.environ.pop(name, None)
+    try:
+        with Stack(local_settings(tmp_path_factory.mktemp("stack"))) as stack:
+            found = pipeline(stack)
+            yield found
+            found.http.clear()
+            found.redis.close()
+    except tools.ToolError as error:
+        pytest.skip(str(error))
