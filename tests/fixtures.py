@@ -16,6 +16,7 @@ import redis
 import urllib3
 from minio import Minio
 
+from infra.contract import PORTS
 from infra.local import tools
 from infra.local.photos import photos as fetch_photos
 from infra.local.settings import LocalSettings
@@ -37,11 +38,11 @@ def free_port() -> int:
 
 def local_settings(directory: Path, **more: Any) -> LocalSettings:
     """Settings of a stack of its own, on free ports."""
-    ports = {f"{name}_port": free_port() for name in ("webhook", "gpu_worker", "redis", "minio", "minio_console")}
-    return LocalSettings(lookingglass_dir=directory, **ports, **more)
+    ports = {f"{name}_port": free_port() for name in PORTS}
+    return LocalSettings.model_validate({"lookingglass_dir": directory, **ports, **more})
 
 
-def eventually(probe: Callable[[], T], what: str, timeout: float = SOON) -> T:
+def eventually(probe: Callable[[], T | None], what: str, timeout: float = SOON) -> T:
     """Wait for a probe to return something true, and return that."""
     deadline = time.monotonic() + timeout
     while not (found := probe()):

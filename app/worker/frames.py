@@ -123,7 +123,7 @@ class Video:
             if self.report.sampled == self.sampling.max_frames:
                 self.report.budget_spent = True
                 return
-            due = at + self.report.interval_s
+            due = (at // self.report.interval_s + 1) * self.report.interval_s
             self.report.sampled += 1
             self.report.until_s = max(self.report.until_s, at)
             thumbnail = decoded.reformat(THUMBNAIL, THUMBNAIL, "gray").to_ndarray().astype(np.int16)

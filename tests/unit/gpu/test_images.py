@@ -1,8 +1,6 @@
 """Pictures of every accepted kind come out upright in 8-bit RGB; everything else is refused with its reason."""
 
 import io
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ from PIL import Image
 
 from app.common.errors import PermanentError
 from app.gpu.images import DecodedImage, decode
+from tests.media import png_bomb
 
 ORIENTATION = 0x0112
 
@@ -103,17 +102,6 @@ def test_the_first_frame_of_an_animation_counts() -> None:
     assert is_upright(decoded(data))
 
 
-def bomb(side: int) -> bytes:
-    """A PNG of side × side black pixels in a few kB."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compress(b"\0" * (side // 8 + 1) * 64, 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -121,7 +109,7 @@ def bomb(side: int) -> bytes:
         (b"just text", "not_an_image"),
         (b"\xff\xd8\xff", "damaged"),
         (b"\x89PNG\r\n\x1a\n", "damaged"),
-        (bomb(50_000), "too_many_pixels"),
+        (png_bomb(50_000), "too_many_pixels"),
         (encode(halves((960, 640)), "JPEG")[:-300], "truncated"),
         (encode(halves(), "PNG")[:60], "truncated"),
         (encode(halves(), "WEBP")[:-40], "damaged"),

@@ -1,0 +1,125 @@
+"""Media the tests make: videos of any kind, and files that are not what they seem."""
+
+import io
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    """A picture as JPEG."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", **{"quality": 92, **options})
+    return buffer.getvalue()
+
+
+def portrait(photos: dict[str, bytes]) -> Image.Image:
+    """One face, 190 × 210 pixels, out of the astronaut's photo: quick to analyse."""
+    return Image.open(io.BytesIO(photos["astronaut.png"])).convert("RGB").crop((130, 20, 320, 230))
+
+
+def stranger(photos: dict[str, bytes]) -> Image.Image:
+    """Another one, out of the group's photo."""
+    return Image.open(io.BytesIO(photos["group.jpg"])).convert("RGB").crop((420, 220, 620, 460))
+
+
+def scene(size: tuple[int, int], *placed: tuple[Image.Image, int, int], background: str = "slategray") -> Image.Image:
+    """A frame with pictures placed on it."""
+    frame = Image.new("RGB", size, background)
+    for picture, x, y in placed:
+        frame.paste(picture, (x, y))
+    return frame
+
+
+def numbered(size: tuple[int, int], number: int) -> Image.Image:
+    """A frame that differs from every other one."""
+    frame = Image.new("RGB", size, (40 + number * 37 % 180, 40 + number * 59 % 180, 40 + number * 83 % 180))
+    ImageDraw.Draw(frame).rectangle((number * 13 % size[0], 0, number * 13 % size[0] + 9, size[1]), "white")
+    return frame
+
+
+def video(
+    frames: Iterable[Image.Image],
+    *,
+    fps: int = 10,
+    container: str = "mp4",
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rotation: int = 0,
+    faststart: bool = False,
+    **codec_options: str,
+) -> bytes:
+    """Frames encoded as a video; `rotation` is stored as a phone stores it, in degrees counter-clockwise."""
+    options = {"movflags": "faststart"} if faststart else {}
+    with tempfile.NamedTemporaryFile(suffix=".video") as file:  # faststart moves the index in the file itself
+        _encode(file.name, frames, fps, container, codec, pix_fmt, rotation, options, codec_options)
+        return file.read()
+
+
+def _encode(
+    path: str,
+    frames: Iterable[Image.Image],
+    fps: int,
+    container: str,
+    codec: str,
+    pix_fmt: str,
+    rotation: int,
+    options: dict[str, str],
+    codec_options: dict[str, str],
+) -> None:
+    with av.open(path, "w", format=container, options=options) as output:
+        stream: Any = None
+        for frame in frames:
+            if stream is None:
+                stream = output.add_stream(codec, rate=fps, options=codec_options)
+                stream.width, stream.height = frame.size
+                stream.pix_fmt = pix_fmt
+                if rotation:
+                    stream.set_display_rotation(rotation)
+            output.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        output.mux(stream.encode(None))
+
+
+def audio(container: str = "mp4", codec: str = "aac", seconds: int = 1, cover: bytes | None = None) -> bytes:
+    """A tone; with a cover, the picture that players show beside a song."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream: Any = output.add_stream(codec, rate=44_100)
+        picture: Any = None
+        if cover:
+            picture = output.add_stream("mjpeg", rate=1)
+            image = Image.open(io.BytesIO(cover))
+            picture.width, picture.height = image.size
+            picture.pix_fmt = "yuvj420p"
+            picture.time_base = Fraction(1, 90_000)
+            picture.disposition = av.stream.Disposition.attached_pic
+        wave = np.sin(np.arange(1024 * 43 * seconds) / 20).astype(np.float32)
+        for start in range(0, len(wave), 1024):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="fltp", layout="mono")
+            frame.sample_rate = 44_100
+            frame.pts = start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+        if cover:
+            packet = av.Packet(cover)
+            packet.stream, packet.pts, packet.dts, packet.is_keyframe = picture, 0, 0, True
+            output.mux(packet)
+    return buffer.getvalue()
+
+
+def png_bomb(side: int) -> bytes:
+    """A PNG that says it has side × side pixels, in a few kB."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * (side // 8 + 1) * 64, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
