@@ -103,6 +103,13 @@ class Pipeline:
 
         eventually(probe, "no job queued or under way", timeout)
 
+    def face_service_ready(self) -> bool:
+        """Whether the face service takes pictures."""
+        try:
+            return self.call("GET", "gpu_worker/health")[0] == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
     def token(self) -> dict[str, str]:
         """The header MinIO sends to the webhook."""
         return {"Authorization": f"Bearer {self.stack.outputs['webhook_token']}"}

@@ -54,12 +54,12 @@ def video(
     pix_fmt: str = "yuv420p",
     rotation: int = 0,
     faststart: bool = False,
-    **codec_options: str,
+    codec_options: dict[str, str] | None = None,
 ) -> bytes:
     """Frames encoded as a video; `rotation` is stored as a phone stores it, in degrees counter-clockwise."""
     options = {"movflags": "faststart"} if faststart else {}
     with tempfile.NamedTemporaryFile(suffix=".video") as file:  # faststart moves the index in the file itself
-        _encode(file.name, frames, fps, container, codec, pix_fmt, rotation, options, codec_options)
+        _encode(file.name, frames, fps, container, codec, pix_fmt, rotation, options, codec_options or {})
         return file.read()
 
 
@@ -83,7 +83,7 @@ def _encode(
                 stream.pix_fmt = pix_fmt
                 if rotation:
                     stream.set_display_rotation(rotation)
-            output.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")))
         output.mux(stream.encode(None))
 
 

@@ -103,7 +103,7 @@ def test_a_vertical_phone_video_is_upright(running: Pipeline, photos: Photos) ->
 def test_a_4k_hevc_clip_is_taken(running: Pipeline, photos: Photos) -> None:
     face = media.portrait(photos).resize((760, 840))
     frames = [media.scene((3840, 2160), (face, 400 + 40 * n, 500)) for n in range(4)]
-    data = media.video(frames, fps=2, codec="libx265", pix_fmt="yuv420p10le", preset="ultrafast")
+    data = media.video(frames, fps=2, codec="libx265", pix_fmt="yuv420p10le", codec_options={"preset": "ultrafast"})
     found = running.indexed("videos", "4k.mp4", running.put("videos", "4k.mp4", data), timeout=120)
     assert (found["item"]["width"], found["item"]["height"], found["points"]) == (3840, 2160, 1)
     left, top, right, bottom = found["faces"][0]["box"]
@@ -115,7 +115,9 @@ def test_a_video_cut_in_the_middle_is_indexed_as_far_as_it_goes_and_says_so(
     running: Pipeline, photos: Photos
 ) -> None:
     face = media.portrait(photos)
-    data = media.video([media.scene((320, 240), (face, n, 10)) for n in range(100)] * 2, faststart=True, g="10")
+    data = media.video(
+        [media.scene((320, 240), (face, n, 10)) for n in range(100)] * 2, faststart=True, codec_options={"g": "10"}
+    )
     etag = running.put("videos", "cut in the middle.mp4", data[: len(data) // 2])
     found = running.indexed("videos", "cut in the middle.mp4", etag)
     assert found["points"] >= 1

@@ -104,7 +104,7 @@ def test_frames_beyond_the_limit_are_refused_before_one_is_decoded() -> None:
 
 
 def test_key_frames_alone_are_decoded_where_they_suffice() -> None:
-    data = media.video(moving(20, fps=25), fps=25, g="10", **{"x264-params": "scenecut=0"})
+    data = media.video(moving(20, fps=25), fps=25, codec_options={"g": "10", "x264-params": "scenecut=0"})
     frames, report = sampled(data)
     assert 18 <= len(frames) <= 21
     assert all(frame.pixels is not None for frame in frames)
@@ -138,7 +138,7 @@ def test_a_video_cut_in_the_middle_is_read_as_far_as_it_goes() -> None:
 
 
 def test_damage_in_the_middle_costs_the_damaged_part_only() -> None:
-    data = bytearray(media.video(moving(20), faststart=True, g="10"))
+    data = bytearray(media.video(moving(20), faststart=True, codec_options={"g": "10"}))
     middle = len(data) * 6 // 10
     data[middle : middle + 400] = bytes(np.random.default_rng(1).integers(0, 256, 400, np.uint8))
     frames, report = sampled(bytes(data))
