@@ -1,0 +1,106 @@
+"""Small ONNX packs with the layout of insightface's.
+
+They stand in for the pretrained packs, which are not free to share: a detector that finds bright blobs on a dark
+ground, and a recogniser that projects what it sees. Real SCRFD and ArcFace packs take their place in MODEL_DIR.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+STRIDES = (8, 16, 32)
+#: Landmarks from a blob's centre, in strides: eyes, nose, corners of the mouth.
+LANDMARKS = (-1, -1, 1, -1, 0, 0, -0.8, 1, 0.8, 1)
+
+
+def write_pack(
+    directory: Path, *, static_detector: bool = False, batched_recogniser: bool = True, seed: int = 0
+) -> Path:
+    """Write a detector and a recogniser into a directory; return it."""
+    directory.mkdir(parents=True)
+    size = 640 if static_detector else None
+    onnx.save(_detector(size), str(directory / "det_blob.onnx"))
+    onnx.save(_recogniser("batch" if batched_recogniser else 1, seed), str(directory / "rec_blob.onnx"))
+    return directory
+
+
+def _constant(name: str, values: object, dtype: type = np.float32) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, dtype), name)
+
+
+def _detector(size: int | None) -> onnx.ModelProto:
+    """SCRFD's nine outputs: scores, boxes and landmarks of two anchors per cell at three strides."""
+    side: list[int | str] = [size, size] if size else ["height", "width"]
+    image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, *side])
+    constants = [
+        _constant("one", 1.0),
+        _constant("half", 0.5),
+        _constant("zero", 0.0),
+        _constant("gain", 12.0),
+        _constant("bias", -4.0),
+        _constant("flat", [-1, 1], np.int64),
+        _constant("twice", [1, 2], np.int64),
+        _constant("box", [2.0] * 4),
+        _constant("points", LANDMARKS),
+    ]
+    nodes = [
+        helper.make_node("Add", ["input.1", "one"], ["shifted"]),
+        helper.make_node("Mul", ["shifted", "half"], ["light"]),  # 0 is black, as the padding of a pool is
+        helper.make_node("ReduceMean", ["light"], ["grey"], axes=[1], keepdims=1),
+    ]
+    outputs: dict[str, list[onnx.ValueInfoProto]] = {"score": [], "bbox": [], "kps": []}
+    for stride in STRIDES:
+        for name, reach in (("inner", 4), ("outer", 8)):
+            pad = (reach - 1) * stride // 2
+            nodes.append(
+                helper.make_node(
+                    "AveragePool",
+                    ["grey"],
+                    [f"{name}{stride}"],
+                    kernel_shape=[reach * stride] * 2,
+                    strides=[stride] * 2,
+                    pads=[pad, pad, (reach - 1) * stride - pad, (reach - 1) * stride - pad],
+                    count_include_pad=1,
+                )
+            )
+        s = str(stride)
+        nodes += [
+            # A blob as large as the inner window stands out of the outer one.
+            helper.make_node("Sub", [f"inner{s}", f"outer{s}"], [f"contrast{s}"]),
+            helper.make_node("Mul", [f"contrast{s}", "gain"], [f"scaled{s}"]),
+            helper.make_node("Add", [f"scaled{s}", "bias"], [f"logit{s}"]),
+            helper.make_node("Sigmoid", [f"logit{s}"], [f"cells{s}"]),
+            helper.make_node("Reshape", [f"cells{s}", "flat"], [f"column{s}"]),
+            helper.make_node("Tile", [f"column{s}", "twice"], [f"anchors{s}"]),
+            helper.make_node("Reshape", [f"anchors{s}", "flat"], [f"score{s}"]),
+            helper.make_node("Mul", [f"score{s}", "zero"], [f"nothing{s}"]),
+            helper.make_node("Add", [f"nothing{s}", "box"], [f"bbox{s}"]),
+            helper.make_node("Add", [f"nothing{s}", "points"], [f"kps{s}"]),
+        ]
+        for name, width in (("score", 1), ("bbox", 4), ("kps", 10)):
+            outputs[name].append(helper.make_tensor_value_info(f"{name}{s}", TensorProto.FLOAT, [f"n{s}", width]))
+    graph = helper.make_graph(
+        nodes, "detector", [image], [*outputs["score"], *outputs["bbox"], *outputs["kps"]], constants
+    )
+    return _model(graph)
+
+
+def _recogniser(batch: int | str, seed: int) -> onnx.ModelProto:
+    """ArcFace's shape: 112 × 112 to 512 numbers."""
+    image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [batch, 3, 112, 112])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 512])
+    projection = np.random.default_rng(seed).normal(size=(147, 512))
+    nodes = [
+        helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "projection"], ["embedding"]),
+    ]
+    return _model(helper.make_graph(nodes, "recogniser", [image], [embedding], [_constant("projection", projection)]))
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
