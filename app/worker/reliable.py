@@ -4,6 +4,7 @@ On several queues RQ takes a job with BLPOP: killed right after it, the worker l
 (rq issue 1716). On one queue it moves the job to a list from which it is recovered. Here every queue works so.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from rq import Queue, Worker
 from rq.exceptions import DequeueTimeout
 from rq.job import Job
 from rq.queue import Queue as BaseQueue
+from rq.scheduler import RQScheduler
 
 #: Seconds between looks at several queues. Redis can block on one list while moving, not on many.
 POLL_INTERVAL = 0.2
@@ -45,6 +47,31 @@ class ReliableWorker(Worker):
     """A worker on reliable queues: each job is cleared from the list of those under way."""
 
     queue_class = ReliableQueue
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds to wait for a job before looking around; RQ waits for nearly the worker's time to live."""
+        return min(int(super().dequeue_timeout), int(self.maintenance_interval))
+
+    def run_maintenance_tasks(self) -> None:
+        """Look around for what dead workers left, due scheduled jobs included.
+
+        A killed scheduler keeps its lock for over a minute, while jobs wait to be tried again. Two schedulers may
+        enqueue a job twice, which changes nothing.
+        """
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        scheduler = RQScheduler(
+            self.queues, connection=self.connection, logging_level=logging.WARNING, serializer=self.serializer
+        )
+        scheduler.prepare_registries(self.queue_names())
+        scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
+        """Seconds after which a job counts as abandoned; RQ adds a minute, here three signs of life may be missed.
+
+        A job that is taken over although its worker lives is run twice, which changes nothing.
+        """
+        return 3 * int(self.job_monitoring_interval)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)

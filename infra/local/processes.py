@@ -6,8 +6,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from app.common.errors import LookingGlassError
 
@@ -91,20 +94,20 @@ class ChildProcess:
             os.kill(self.pid, number)
 
     def stop(self) -> None:
-        """End it, then whatever it left of its session."""
+        """Ask it to end, wait, and then end whatever it left behind."""
         if self.process is None:
             return
+        family = self._family()
         self.signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(self.grace)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._sweep()
+        _end(family)
+        self.process.wait()
 
     def kill(self) -> None:
-        """End it and its children at once, as a power cut would."""
+        """End it and its descendants at once, as a power cut would."""
         if self.process is not None:
-            self._sweep()
+            _end(self._family())
             self.process.wait()
 
     def restart(self) -> None:
@@ -117,11 +120,18 @@ class ChildProcess:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
 
-    def _sweep(self) -> None:
+    def _family(self) -> list[psutil.Process]:
         try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+            leader = psutil.Process(self.pid)
+            return [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _end(family: list[psutil.Process]) -> None:
+    for member in family:
+        with suppress(psutil.NoSuchProcess):  # psutil knows a process from another of the same id
+            member.kill()
 
 
 def _end_with_parent() -> None:
