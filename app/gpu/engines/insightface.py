@@ -1,216 +1,183 @@
 """insightface: SCRFD and ArcFace packs on onnxruntime, on a GPU or, one thread per process, on the CPU."""
 
-import hashlib
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-import onnxruntime
 from insightface.app import FaceAnalysis
-from insightface.utils import ensure_available, face_align
+from insightface.utils import face_align
 from numpy.typing import NDArray
 
+from app.gpu.engines import onnx_sessions, packs
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
+from app.gpu.engines.scrfd import Detector
 from app.gpu.settings import FaceSettings
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
+log = logging.getLogger(__name__)
 
-#: A size that finds small faces and one that finds a face that fills the picture, as (width, height).
-DETECTOR_SIZES = ((128, 128), (640, 640))
-
-#: Batch sizes the recogniser ever sees: CUDA's arena grows with every new one and never shrinks.
-BATCHES = (1, 8, 32, 64)
-
+#: insightface's own default: what the detector gives at least this score is a face.
 MIN_SCORE = 0.5
+
+#: Batch sizes the recogniser sees on a GPU: CUDA's arena grows with every new one (immich issue 31675). On the CPU
+#: there is little gain in batches, and padding two faces to eight takes more than three times as long as the two.
+GPU_BATCHES = (1, 8, 32, 64)
 
 #: Cosine distance within which ArcFace embeddings are of one person: a similarity of 0.4.
 LINK_DISTANCE = 0.6
 
-#: The detector sees 640 pixels; the recogniser cuts 112 out of the picture, which a face of a twentieth of the
-#: longest side still has at this size.
+#: The detector sees 640 pixels and finds faces from about 20 of them on. The recogniser cuts its 112 pixels out of
+#: the whole picture: at this side even the smallest face found has 64 of them, and larger ones all they need.
 MAX_SIDE = 2048
+
+
+class Detection(NamedTuple):
+    """A face found in one image of a batch."""
+
+    image: int
+    #: Left, top, right, bottom, score.
+    box: NDArray[np.float32]
+    #: Shape (5, 2).
+    landmarks: NDArray[np.float32]
 
 
 class InsightFaceEngine:
     """Satisfies `Engine`."""
 
-    def __init__(self, directory: Path, name: str, providers: Sequence[Any], device: str, min_score: float) -> None:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()):
-            warnings.simplefilter("ignore")  # onnxruntime's about providers: what is true of them is checked below
-            models = FaceAnalysis(
-                str(directory),
-                allowed_modules=["detection", "recognition"],
-                providers=list(providers),
-                sess_options=_session_options(),
-            ).models
-        missing = {"detection", "recognition"} - models.keys()
-        if missing:
-            raise EngineUnavailableError(f"The pack in {directory} has no model for {' and '.join(sorted(missing))}.")
-        self._detector, self._recogniser = models["detection"], models["recognition"]
-        self._detector.prepare(ctx_id=0, input_size=list(DETECTOR_SIZES), det_thresh=min_score)
-        if not getattr(self._detector, "use_kps", True):
-            raise EngineUnavailableError(f"The detector in {directory} finds no landmarks; recognition needs them.")
-        self._one_by_one = self._recogniser.input_shape[0] == 1
+    def __init__(self, directory: Path, name: str, gpu_id: int | None, min_score: float) -> None:
+        """Load the pack `name` in `directory`; with a GPU, `info.device` says whether it is really used.
+
+        Raises:
+            EngineUnavailableError: the pack cannot be used.
+        """
+        try:
+            with warnings.catch_warnings(), redirect_stdout(StringIO()):
+                warnings.simplefilter("ignore")  # onnxruntime's about missing providers; `load` finds them itself
+                detector, self._recogniser = _models(directory, gpu_id)
+                self._detector = Detector(detector, min_score)
+                fixed = _fixed_batch(self._recogniser)
+                embedding_size = self._recogniser.get_feat([self._blank()] * (fixed or 1)).shape[-1]
+        except EngineUnavailableError:
+            raise
+        except Exception as error:  # of insightface, onnx and onnxruntime, which share no class
+            reason = str(error) or "no detector that insightface knows"  # an assertion without words
+            raise EngineUnavailableError(
+                f"The model pack in {directory} cannot be loaded ({reason}): "
+                "it has to hold the unchanged .onnx files of one insightface pack."
+            ) from error
+        on_gpu = gpu_id is not None and onnx_sessions.all_on_gpu(self.sessions)
+        #: Ascending.
+        self._batches: tuple[int, ...] = (fixed,) if fixed else GPU_BATCHES if on_gpu else (1,)
         self.info = EngineInfo(
             engine="insightface",
-            model_id=f"{name.lower()}-{_digest(self._detector.model_file, self._recogniser.model_file)}",
-            device=device if self._providers() == {CUDA} else "cpu",
-            embedding_size=int(self._recogniser.output_shape[-1]),
+            model_id=packs.model_id(name, (self._detector.file, self._recogniser.model_file)),
+            device=f"cuda:{gpu_id}" if on_gpu else "cpu",
+            embedding_size=embedding_size,
             distance="cosine",
             link_distance=LINK_DISTANCE,
             max_side=MAX_SIDE,
         )
 
+    @property
+    def sessions(self) -> list[Any]:
+        """Every onnxruntime session there is."""
+        return [*self._detector.sessions, self._recogniser.session]
+
     def analyse(self, images: Sequence[Image]) -> list[list[Face]]:
         bgr = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]
-        found = [self._detect(image) for image in bgr]
-        crops = [
-            face_align.norm_crop(image, landmark=landmarks, image_size=self._recogniser.input_size[0])
-            for image, (_, all_landmarks) in zip(bgr, found, strict=True)
-            for landmarks in all_landmarks
+        detections = [
+            Detection(number, box, landmarks)
+            for number, image in enumerate(bgr)
+            for box, landmarks in zip(*self._detector.detect(image), strict=True)
         ]
-        embeddings = iter(self._embed(crops))
-        return [
-            [
-                Face(_box(box), np.asarray(landmarks, np.float32), float(box[4]), next(embeddings))
-                for box, landmarks in zip(boxes, all_landmarks, strict=True)
-            ]
-            for boxes, all_landmarks in found
-        ]
+        embeddings = self._embed([self._crop(bgr[found.image], found.landmarks) for found in detections])
+        faces: list[list[Face]] = [[] for _ in images]
+        for found, embedding in zip(detections, embeddings, strict=True):
+            if np.isfinite(embedding).all():
+                left, top, right, bottom, score = (float(value) for value in found.box)
+                faces[found.image].append(Face((left, top, right, bottom), found.landmarks, score, embedding))
+        return faces
 
-    def _detect(self, bgr: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes with score, shape (n, 5), and landmarks, shape (n, 5, 2), clipped to the picture."""
-        boxes, landmarks = self._detector.detect(bgr)
-        native = getattr(self._detector, "static_input_size", None)
-        if native is not None and max(native) > min(DETECTOR_SIZES)[0]:
-            boxes, landmarks = self._merge((boxes, landmarks), self._detect_small(bgr, native))
-        height, width = bgr.shape[:2]
-        boxes[:, [0, 2]] = boxes[:, [0, 2]].clip(0, width)
-        boxes[:, [1, 3]] = boxes[:, [1, 3]].clip(0, height)
-        whole = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
-        return boxes[whole], landmarks[whole]
-
-    def _detect_small(self, bgr: Image, native: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the small detector size would find, for a model with one fixed size, which sees the large one only."""
-        small = min(DETECTOR_SIZES)[0]
-        scale = small / max(bgr.shape[:2])
-        reduced = cv2.resize(bgr, (max(1, round(bgr.shape[1] * scale)), max(1, round(bgr.shape[0] * scale))))
-        canvas = np.zeros((native[1], native[0], 3), np.uint8)
-        canvas[: reduced.shape[0], : reduced.shape[1]] = reduced
-        boxes, landmarks = self._detector.detect(canvas)
-        boxes[:, :4] /= scale
-        return boxes, landmarks / scale
-
-    def _merge(
-        self, *passes: tuple[NDArray[np.float32], NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        boxes = np.concatenate([boxes for boxes, _ in passes])
-        landmarks = np.concatenate([landmarks for _, landmarks in passes])
-        order = np.argsort(-boxes[:, 4], kind="stable")
-        keep = order[self._detector.nms(boxes[order])] if len(order) else order
-        return boxes[keep], landmarks[keep]
+    def _crop(self, bgr: Image, landmarks: NDArray[np.float32]) -> Image:
+        with warnings.catch_warnings():
+            # scikit-image's, at insightface's use of it.
+            warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
+            crop: Image = face_align.norm_crop(bgr, landmark=landmarks, image_size=self._recogniser.input_size[0])
+        return crop
 
     def _embed(self, crops: list[Image]) -> NDArray[np.float32]:
-        """Embeddings of unit length, shape (n, embedding size)."""
+        """Embeddings of unit length, shape (n, embedding size); not finite where the model gave zeros."""
         if not crops:
             return np.zeros((0, self.info.embedding_size), np.float32)
-        if self._one_by_one:
-            raw = np.concatenate([self._recogniser.get_feat([crop]) for crop in crops])
-        else:
-            raw = np.concatenate(
-                [self._embed_batch(crops[at : at + BATCHES[-1]]) for at in range(0, len(crops), BATCHES[-1])]
-            )
-        unit: NDArray[np.float32] = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-        return unit
+        most = self._batches[-1]
+        raw = np.concatenate([self._embed_batch(crops[at : at + most]) for at in range(0, len(crops), most)])
+        with np.errstate(invalid="ignore"):
+            unit: NDArray[np.float32] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        return unit.astype(np.float32)
 
     def _embed_batch(self, crops: list[Image]) -> NDArray[np.float32]:
-        size = next(size for size in BATCHES if size >= len(crops))
-        padded = crops + [np.zeros_like(crops[0])] * (size - len(crops))
+        size = next(size for size in self._batches if size >= len(crops))
+        padded = crops + [self._blank()] * (size - len(crops))
         embeddings: NDArray[np.float32] = self._recogniser.get_feat(padded)[: len(crops)]
         return embeddings
 
-    def _providers(self) -> set[str]:
-        """The provider each session really runs on."""
-        return {model.session.get_providers()[0] for model in (self._detector, self._recogniser)}
+    def _blank(self) -> Image:
+        width, height = self._recogniser.input_size
+        return np.zeros((height, width, 3), np.uint8)
 
 
 def load(settings: FaceSettings) -> InsightFaceEngine:
     """The engine with the pack `MODEL_PACK` out of `MODEL_DIR`, on the device that `DEVICE` asks for.
 
     Raises:
-        EngineUnavailableError: the pack is not there, or the GPU is not.
+        EngineUnavailableError: the pack is not there or cannot be used, or the GPU is required and not there.
     """
-    available = onnxruntime.get_available_providers()
-    if settings.device == "cuda" and CUDA not in available:
+    required = settings.device == "cuda"
+    offered = onnx_sessions.available()
+    if required and onnx_sessions.CUDA not in offered:
         raise EngineUnavailableError(
-            f"DEVICE=cuda, but this onnxruntime offers only {', '.join(available)}: "
+            f"DEVICE=cuda, but this onnxruntime offers only {', '.join(offered)}: "
             "install onnxruntime-gpu instead of onnxruntime, or set DEVICE=cpu."
         )
-    on_gpu = settings.device != "cpu" and CUDA in available
-    providers = [_cuda(settings.gpu_id), CPU] if on_gpu else [CPU]
-    engine = InsightFaceEngine(
-        _pack(settings),
-        settings.model_pack,
-        providers,
-        f"cuda:{settings.gpu_id}",
-        MIN_SCORE if settings.min_score is None else settings.min_score,
-    )
-    if settings.device == "cuda" and engine.info.device == "cpu":
-        # onnxruntime says nothing of it (onnxruntime issue 23372).
-        raise EngineUnavailableError(
-            f"DEVICE=cuda, but onnxruntime fell back to the CPU: GPU {settings.gpu_id} is not there, or its driver "
-            "does not fit this onnxruntime's CUDA. Compare nvidia-smi with GPU_ID, or set DEVICE=cpu."
-        )
-    return engine
+    pack, name = packs.find(settings), settings.model_pack
+    min_score = MIN_SCORE if settings.min_score is None else settings.min_score
+    if settings.device != "cpu" and onnx_sessions.CUDA in offered:
+        problem = "onnxruntime fell back to the CPU"
+        try:
+            engine = InsightFaceEngine(pack, name, settings.gpu_id, min_score)
+            if engine.info.device != "cpu":
+                return engine
+        except EngineUnavailableError as error:  # on the CPU it may run
+            problem = str(error).rstrip(".")
+        if required:
+            raise EngineUnavailableError(
+                f"DEVICE=cuda, but GPU {settings.gpu_id} cannot be used: {problem}. Compare nvidia-smi with GPU_ID "
+                "and the driver with onnxruntime's CUDA, or set DEVICE=cpu."
+            )
+        log.warning("GPU %d cannot be used, the CPU is: %s.", settings.gpu_id, problem)
+    return InsightFaceEngine(pack, name, None, min_score)
 
 
-def _cuda(gpu_id: int) -> tuple[str, dict[str, str]]:
-    return CUDA, {"device_id": str(gpu_id), "arena_extend_strategy": "kSameAsRequested"}
+def _models(directory: Path, gpu_id: int | None) -> tuple[Any, Any]:
+    """The pack's detector and recogniser, as insightface knows them."""
+    models = FaceAnalysis(
+        str(directory),
+        allowed_modules=["detection", "recognition"],
+        providers=onnx_sessions.providers(gpu_id),
+        sess_options=onnx_sessions.options(),
+    ).models
+    if "recognition" not in models:
+        raise EngineUnavailableError(f"The model pack in {directory} has no recognition model.")
+    if not models["detection"].use_kps:
+        raise EngineUnavailableError(f"The detector in {directory} gives no landmarks; recognition needs them.")
+    return models["detection"], models["recognition"]
 
 
-def _session_options() -> onnxruntime.SessionOptions:
-    # More threads per session slow these small models down; the service runs a process per core instead.
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return options
-
-
-def _pack(settings: FaceSettings) -> Path:
-    """The directory of the pack's models."""
-    name = settings.model_pack
-    # As the packs unpack (some hold a directory of their own name), and as insightface itself lays them out.
-    candidates = [
-        settings.model_dir / way for way in (name, f"{name}/{name}", f"models/{name}", f"models/{name}/{name}")
-    ]
-    for candidate in candidates:
-        if any(candidate.glob("*.onnx")):
-            return candidate
-    if settings.insightface_license == "non-commercial":
-        with redirect_stdout(StringIO()):
-            fetched = Path(ensure_available("models", name, root=str(settings.model_dir)))
-        return next(directory for directory in (fetched, fetched / name) if any(directory.glob("*.onnx")))
-    raise EngineUnavailableError(
-        f"The model pack {name} is not in MODEL_DIR={settings.model_dir}: put its .onnx files into "
-        f"{candidates[0]}. insightface's pretrained packs are for non-commercial use only; to have one fetched on "
-        "those terms, set INSIGHTFACE_LICENSE=non-commercial."
-    )
-
-
-def _digest(*files: str) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with Path(file).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:12]
-
-
-def _box(box: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (float(edge) for edge in box[:4])
-    return left, top, right, bottom
+def _fixed_batch(recogniser: Any) -> int | None:
+    """The one batch size a recogniser takes, if it takes one only."""
+    declared = recogniser.input_shape[0]
+    return declared if isinstance(declared, int) else None

@@ -1,9 +1,10 @@
 """Small ONNX packs with the layout of insightface's.
 
-They stand in for the pretrained packs, which are not free to share: a detector that finds bright blobs on a dark
+They stand in for the pretrained packs, which are not free to share: a detector that finds bright squares on a dark
 ground, and a recogniser that projects what it sees. Real SCRFD and ArcFace packs take their place in MODEL_DIR.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,24 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 STRIDES = (8, 16, 32)
-#: Landmarks from a blob's centre, in strides: eyes, nose, corners of the mouth.
+#: A detector cell finds a square of this side, in strides, around its own centre; others half a square off do not.
+SIDE = 4
+#: Landmarks from a square's centre, in strides: eyes, nose, corners of the mouth.
 LANDMARKS = (-1, -1, 1, -1, 0, 0, -0.8, 1, 0.8, 1)
 
 
 def write_pack(
-    directory: Path, *, static_detector: bool = False, batched_recogniser: bool = True, seed: int = 0
+    directory: Path,
+    *,
+    static_detector: bool = False,
+    batch: int | None = None,
+    seed: int = 0,
+    landmarks: Sequence[float] = LANDMARKS,
 ) -> Path:
-    """Write a detector and a recogniser into a directory; return it."""
+    """Write a detector and a recogniser, the latter with a fixed batch if one is given; return the directory."""
     directory.mkdir(parents=True)
-    size = 640 if static_detector else None
-    onnx.save(_detector(size), str(directory / "det_blob.onnx"))
-    onnx.save(_recogniser("batch" if batched_recogniser else 1, seed), str(directory / "rec_blob.onnx"))
+    onnx.save(_detector(640 if static_detector else None, landmarks), str(directory / "det_blob.onnx"))
+    onnx.save(_recogniser(batch or "None", seed), str(directory / "rec_blob.onnx"))
     return directory
 
 
@@ -30,20 +37,20 @@ def _constant(name: str, values: object, dtype: type = np.float32) -> onnx.Tenso
     return numpy_helper.from_array(np.array(values, dtype), name)
 
 
-def _detector(size: int | None) -> onnx.ModelProto:
+def _detector(size: int | None, landmarks: Sequence[float]) -> onnx.ModelProto:
     """SCRFD's nine outputs: scores, boxes and landmarks of two anchors per cell at three strides."""
-    side: list[int | str] = [size, size] if size else ["height", "width"]
+    side: list[int | str] = [size, size] if size else ["?", "?"]  # one symbol for both, as in the older packs
     image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, *side])
     constants = [
         _constant("one", 1.0),
         _constant("half", 0.5),
         _constant("zero", 0.0),
-        _constant("gain", 12.0),
-        _constant("bias", -4.0),
+        _constant("gain", 40.0),
+        _constant("bias", -23.0),
         _constant("flat", [-1, 1], np.int64),
         _constant("twice", [1, 2], np.int64),
-        _constant("box", [2.0] * 4),
-        _constant("points", LANDMARKS),
+        _constant("box", [SIDE / 2] * 4),
+        _constant("points", landmarks),
     ]
     nodes = [
         helper.make_node("Add", ["input.1", "one"], ["shifted"]),
@@ -52,22 +59,25 @@ def _detector(size: int | None) -> onnx.ModelProto:
     ]
     outputs: dict[str, list[onnx.ValueInfoProto]] = {"score": [], "bbox": [], "kps": []}
     for stride in STRIDES:
-        for name, reach in (("inner", 4), ("outer", 8)):
-            pad = (reach - 1) * stride // 2
+        nodes.append(
+            helper.make_node(
+                "AveragePool", ["grey"], [f"grid{stride}"], kernel_shape=[stride] * 2, strides=[stride] * 2
+            )
+        )
+        for name, reach in (("inner", SIDE), ("outer", 2 * SIDE)):
             nodes.append(
                 helper.make_node(
                     "AveragePool",
-                    ["grey"],
+                    [f"grid{stride}"],
                     [f"{name}{stride}"],
-                    kernel_shape=[reach * stride] * 2,
-                    strides=[stride] * 2,
-                    pads=[pad, pad, (reach - 1) * stride - pad, (reach - 1) * stride - pad],
+                    kernel_shape=[reach] * 2,
+                    pads=[reach // 2, reach // 2, reach // 2 - 1, reach // 2 - 1],
                     count_include_pad=1,
                 )
             )
         s = str(stride)
         nodes += [
-            # A blob as large as the inner window stands out of the outer one.
+            # A square as large as the inner window stands out of the outer one.
             helper.make_node("Sub", [f"inner{s}", f"outer{s}"], [f"contrast{s}"]),
             helper.make_node("Mul", [f"contrast{s}", "gain"], [f"scaled{s}"]),
             helper.make_node("Add", [f"scaled{s}", "bias"], [f"logit{s}"]),
@@ -88,9 +98,11 @@ def _detector(size: int | None) -> onnx.ModelProto:
 
 
 def _recogniser(batch: int | str, seed: int) -> onnx.ModelProto:
-    """ArcFace's shape: 112 × 112 to 512 numbers."""
+    """ArcFace's shape: 112 × 112 to 512 numbers; declared as one embedding whatever the batch, as exporters do."""
     image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [batch, 3, 112, 112])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, 512])
+    embedding = helper.make_tensor_value_info(
+        "embedding", TensorProto.FLOAT, [batch if isinstance(batch, int) else 1, 512]
+    )
     projection = np.random.default_rng(seed).normal(size=(147, 512))
     nodes = [
         helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
