@@ -128,7 +128,7 @@ def through_pipeline(stack: Stack, http: urllib3.PoolManager, pictures: list[byt
         key = f"bench/{time.time_ns()}.jpg"
         client.put_object("images", key, io.BytesIO(picture), len(picture))
     while http.request("GET", f"{url}/health").json()["index"]["items"] < before + len(pictures):
-        time.sleep(0.02)
+        time.sleep(0.2)
     return len(pictures) / (time.perf_counter() - started)
 
 
