@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -24,6 +25,10 @@ PERMANENT_STATUS = {"not_an_image": 415, "too_many_bytes": 413, "too_many_pixels
 
 #: Largest JSON body: a video's tracks. 5,000 faces of 512 numbers fit.
 MAX_JSON_BYTES = 64 * 2**20
+
+
+#: Bytes of a refused body that are read all the same.
+MOST_DISCARDED = 64 * 2**20
 
 
 class Version(BaseModel):
@@ -129,11 +134,14 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         limit = request.args.get("limit", PAGE, type=int)
         if not 1 <= limit <= PAGE:
             raise PermanentError("bad_request", f"limit must be 1 to {PAGE}.")
+        after = request.args.get("after")
+        if after is not None and not _is_uuid(after):
+            raise PermanentError("bad_request", "after must be what the page before answered.")
         records, after = service.items(
             bucket=request.args.get("bucket"),
             status=request.args.get("status"),
             limit=limit,
-            after=request.args.get("after"),
+            after=after,
         )
         return jsonify(status="success", items=records, after=after)
 
@@ -187,6 +195,14 @@ def _image_body(settings: FaceSettings) -> bytes:
     return request.get_data(cache=False)
 
 
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
     request.max_content_length = MAX_JSON_BYTES
     known = KnownItem.model_validate_json(request.get_data(cache=False))
@@ -222,9 +238,17 @@ def _permanent(error: PermanentError) -> tuple[Response, int]:
 def _transient(error: TransientError) -> tuple[Response, int]:
     if isinstance(error, ModelChangedError):
         return _error(409, "model_changed", str(error))
+    _discard_body()
     response, status = _error(503, "unavailable", str(error))
     response.headers["Retry-After"] = "1"
     return response, status
+
+
+def _discard_body() -> None:
+    """Read what the caller still sends: closed upon unread data, a connection loses the answer too."""
+    left = min(request.content_length or 0, MOST_DISCARDED)
+    while left > 0 and (chunk := request.stream.read(min(left, 2**16))):
+        left -= len(chunk)
 
 
 def _crashed(error: EngineCrashedError) -> tuple[Response, int]:

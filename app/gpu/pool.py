@@ -6,9 +6,10 @@ for a process, and the rest are told to come back, so that health answers never 
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from multiprocessing import get_context
+from queue import SimpleQueue
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -46,9 +47,10 @@ class EnginePool:
         self.processes = settings.processes(self.info.device)
         self._held = threading.BoundedSemaphore(HELD_PER_PROCESS * self.processes)
         self._admitted = threading.BoundedSemaphore((HELD_PER_PROCESS + WAITING_PER_PROCESS) * self.processes)
-        self._pool = self._new_pool(self.processes)
-        for _ in range(self.processes):  # load the models now, not with the first picture
-            self._pool.schedule(analysis.describe)
+        # A pool per process: whatever happens to one, the others share no lock or pipe with it.
+        self._free: SimpleQueue[ProcessPool] = SimpleQueue()
+        for _ in range(self.processes):
+            self._free.put(self._new_pool())
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -75,11 +77,13 @@ class EnginePool:
         Raises:
             PermanentError: the picture can never be decoded.
             EngineCrashedError: its engine process died or ran out of time on it.
+            TransientError: its engine process had been ended from outside.
         """
-        future: Future[Analysis] = self._pool.schedule(
-            analysis.analyse, args=[data], timeout=self._settings.analysis_timeout
-        )
+        pool = self._free.get()
         try:
+            future: Future[Analysis] = pool.schedule(
+                analysis.analyse, args=[data], timeout=self._settings.analysis_timeout
+            )
             return future.result()
         except TimeoutError as error:
             raise EngineCrashedError(
@@ -89,22 +93,39 @@ class EnginePool:
             raise EngineCrashedError(f"The engine process died on this picture (exit {error.exitcode}).") from error
         except MemoryError as error:
             raise EngineCrashedError("The engine process ran out of memory on this picture.") from error
+        except (RuntimeError, CancelledError) as error:
+            # Ended from outside while it was idle, which is not the picture's fault.
+            _end(pool)
+            pool = self._new_pool()
+            raise TransientError("The engine process was ended from outside; a new one is starting.") from error
+        finally:
+            self._free.put(pool)
 
     def close(self) -> None:
         """End the processes; a picture in work is given up."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        for _ in range(self.processes):
+            _end(self._free.get())
 
     def _describe(self) -> EngineInfo:
-        with self._new_pool(1) as pool:
+        pool = self._new_pool()
+        try:
             future: Future[EngineInfo] = pool.schedule(analysis.describe, timeout=LOAD_TIMEOUT)
             return future.result()
+        finally:
+            _end(pool)
 
-    def _new_pool(self, processes: int) -> ProcessPool:
-        return ProcessPool(
-            max_workers=processes,
+    def _new_pool(self) -> ProcessPool:
+        pool = ProcessPool(
+            max_workers=1,
             initializer=analysis.start,
             initargs=[self._settings],
             # A fork of a threaded, CUDA-using process is not safe.
             context=get_context("spawn"),
         )
+        pool.schedule(analysis.describe)  # load the models now, not with the first picture
+        return pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
