@@ -10,6 +10,11 @@ from infra.local.stack import Stack
 from tests import media
 from tests.fixtures import Pipeline, eventually, local_settings, pipeline
 
+RECORD = {
+    "eventName": "s3:ObjectCreated:Put",
+    "s3": {"bucket": {"name": "images"}, "object": {"key": "503.jpg", "sequencer": "1"}},
+}
+
 #: Seconds until a killed worker's job is taken over: three missed signs of life and the next look around.
 TAKEN_OVER = 150
 
@@ -82,6 +87,10 @@ def test_nothing_is_lost_when_a_server_is_killed_under_load(
         fragile.put("images", f"{name}/{number}.jpg", face + bytes([number]))
         if number == 6:
             fragile.stack.processes[name].kill()
+    if name == "redis":
+        assert fragile.call("GET", "webhook/health")[0] == 503
+        assert fragile.call("GET", "webhook/health/live")[0] == 200
+        assert fragile.call("POST", "webhook/webhook/minio", {"Records": [RECORD]}, **fragile.token())[0] == 503
     time.sleep(3)
     fragile.stack.processes[name].start()
     eventually(fragile.face_service_ready, "the face service ready")

@@ -162,6 +162,17 @@ def test_metrics_count_events_and_jobs(running: Pipeline) -> None:
     assert 'lookingglass_jobs{queue="facial_recognition",state="failed"}' in text
 
 
+def test_a_full_redis_makes_minio_keep_the_event(running: Pipeline) -> None:
+    event = record(sequencer=uuid4().hex)
+    running.redis.config_set("maxmemory", 1)
+    try:
+        status, answer = post(running, event)
+        assert (status, answer["status"]) == (503, "error")
+    finally:
+        running.redis.config_set("maxmemory", 0)
+    assert post(running, event)[0] == 200
+
+
 def test_a_job_that_waits_for_the_face_service_says_so_and_ends_well(
     running: Pipeline, photos: dict[str, bytes]
 ) -> None:
