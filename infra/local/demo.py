@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.common.errors import LookingGlassError
-from infra.local.demo_media import draw, photo_of_one, walk_past
+from infra.local.demo_media import counted, draw, photo_of_one, walk_past
 from infra.local.photos import FACES, photos
 from infra.local.settings import LocalSettings
 from infra.local.stack import Stack
@@ -53,7 +53,7 @@ def run(settings: LocalSettings, console: Console, *, picture: Path, keep: bool)
         results = _upload(watcher, uploads, console)
         console.print(_table(results))
         for (_, key), (answer, _) in results.items():
-            _require(answer["points"] == expected[key], f"{key} has {answer['points']} faces, not {expected[key]}")
+            _require(answer["points"] == expected[key], f"{key} has {counted(answer['points'])}, not {expected[key]}")
         rejected = results["images", "not a photo.jpg"][0]["item"]
         _require(rejected["status"] == "rejected", "what is no photo was not rejected")
         shown = {key: (data, results[where][0]) for where, data in uploads.items() if (key := where[1])}
@@ -139,7 +139,7 @@ def _upload(
             for where in uploads.keys() - results.keys():
                 if answer := watcher.indexed(*where, etags[where]):
                     results[where] = answer, time.monotonic() - started[where]
-                    text = f"{where[0]}/{where[1]}: {answer['item']['status']}, {answer['points']} faces"
+                    text = f"{where[0]}/{where[1]}: {answer['item']['status']}, {counted(answer['points'])}"
                     progress.update(tasks[where], description=text, completed=1)
             return {} if len(results) == len(uploads) else None
 
@@ -165,9 +165,9 @@ def _follow_changes(watcher: Watcher, uploads: dict[tuple[str, str], bytes], con
     started = time.monotonic()
     etag = watcher.upload("images", "astronaut.png", uploads["images", "group.jpg"])
     answer = watcher.wait("the replaced photo", lambda: watcher.indexed("images", "astronaut.png", etag))
-    _require(answer["points"] == FACES["group.jpg"], f"the replaced photo has {answer['points']} faces")
+    _require(answer["points"] == FACES["group.jpg"], f"the replaced photo has {counted(answer['points'])}")
     console.print(
-        f"Replaced images/astronaut.png: 1 face became {answer['points']} in {time.monotonic() - started:.2f} s."
+        f"Replaced images/astronaut.png: 1 face became {counted(answer['points'])} in {time.monotonic() - started:.2f} s."
     )
     started = time.monotonic()
     watcher.remove("images", "group.jpg")

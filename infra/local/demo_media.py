@@ -65,14 +65,19 @@ def draw(objects: dict[str, tuple[bytes, dict[str, Any]]], path: Path) -> None:
     sheet.save(path, quality=90)
 
 
+def counted(faces: int) -> str:
+    """`1 face`, `2 faces`."""
+    return f"{faces} face" if faces == 1 else f"{faces} faces"
+
+
 def _tiles(key: str, data: bytes, answer: dict[str, Any]) -> list[Image.Image]:
     faces = answer["faces"]
     if answer["item"]["kind"] == "image":
         picture = ImageOps.exif_transpose(_open(io.BytesIO(data)))
-        return [_tile(picture, [(face, f"{face['score']:.2f}") for face in faces], f"{key}: {len(faces)} faces")]
+        return [_tile(picture, [(face, f"{face['score']:.2f}") for face in faces], f"{key}: {counted(len(faces))}")]
     tiles = []
     for number, face in enumerate(faces):
-        seen = f"{face['first_seen_s']:.0f}–{face['last_seen_s']:.0f} s, in {face['frames_seen']} frames"
+        seen = f"{face['first_seen_s']:.0f} to {face['last_seen_s']:.0f} s, in {face['frames_seen']} frames"
         frame = _frame_at(data, face["best_seen_s"])
         tiles.append(_tile(frame, [(face, seen)], f"{key}: person {number + 1} of {len(faces)}, at their best"))
     return tiles
@@ -90,7 +95,9 @@ def _tile(picture: Image.Image, faces: list[tuple[dict[str, Any], str]], caption
         pen.rectangle((left, top + CAPTION, right, bottom + CAPTION), outline=colour, width=3)
         for x, y in face["landmarks"]:
             pen.ellipse((x * scale - 2, y * scale - 2 + CAPTION, x * scale + 2, y * scale + 2 + CAPTION), fill=colour)
-        pen.text((left, bottom + CAPTION + 2), label, colour, font, stroke_width=2, stroke_fill="white")
+        at = (left, bottom + CAPTION + 2)
+        pen.rectangle(pen.textbbox(at, label, font), fill="black")
+        pen.text(at, label, "white", font)
     return tile
 
 
