@@ -39,6 +39,7 @@ serve: $(VENV)/.local ## Run the whole pipeline on this machine until Ctrl-C
 
 .PHONY: test test-unit lint format bench
 test: $(VENV)/.dev ## Run every test, on real servers
+	@$(BIN)/python -m infra.local fetch
 	$(BIN)/python -m pytest
 test-unit: $(VENV)/.dev ## Run the tests that need no server
 	$(BIN)/python -m pytest tests/unit

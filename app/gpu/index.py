@@ -28,6 +28,9 @@ LOCKS = 64
 #: Points a page when everything is read.
 PAGE = 1000
 
+#: Points an upsert: 512 numbers each as JSON stay well below the 32 MB a Qdrant server takes.
+UPSERT_BATCH = 256
+
 #: Seconds to wait for a Qdrant server before the index counts as away.
 TIMEOUT = 30
 
@@ -103,8 +106,8 @@ class FaceIndex:
             for number, (embedding, payload) in enumerate(faces)
         ]
         with self._lock(identifier):
-            if points:
-                self._client.upsert(self.collection, points, wait=True)
+            for at in range(0, len(points), UPSERT_BATCH):
+                self._client.upsert(self.collection, points[at : at + UPSERT_BATCH], wait=True)
             self._drop(self.collection, identifier, keep=[str(point.id) for point in points])
             self._client.upsert(ITEMS, [models.PointStruct(id=identifier, vector={}, payload=record)], wait=True)
         return record

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from app.common.errors import LookingGlassError
 from app.common.settings import load
+from infra.local import tools
+from infra.local.photos import photos
 from infra.local.settings import LocalSettings
 from infra.local.stack import Stack
 
@@ -20,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__.partition(": ")[2])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the stack in the foreground until Ctrl-C")
+    commands.add_parser("fetch", help="fetch or build the programs and photographs that the stack and its tests need")
     demo = commands.add_parser("demo", help="run the stack, put photos and a video through it, show what it found")
     demo.add_argument("--keep", action="store_true", help="leave the stack running afterwards, until Ctrl-C")
     demo.add_argument("--picture", type=Path, default=Path("demo.jpg"), help="where to write the picture (demo.jpg)")
@@ -28,7 +31,10 @@ def main() -> int:
     settings = load(LocalSettings)
     console = Console(stderr=True)
     try:
-        if arguments.command == "serve":
+        if arguments.command == "fetch":
+            for made in (tools.redis_server(), tools.redis_cli(), tools.minio(), tools.mc(), *photos().values()):
+                console.print(str(made), highlight=False, soft_wrap=True)
+        elif arguments.command == "serve":
             with Stack(settings) as stack:
                 _show(stack, console)
                 _watch(stack)

@@ -166,9 +166,8 @@ def _follow_changes(watcher: Watcher, uploads: dict[tuple[str, str], bytes], con
     etag = watcher.upload("images", "astronaut.png", uploads["images", "group.jpg"])
     answer = watcher.wait("the replaced photo", lambda: watcher.indexed("images", "astronaut.png", etag))
     _require(answer["points"] == FACES["group.jpg"], f"the replaced photo has {counted(answer['points'])}")
-    console.print(
-        f"Replaced images/astronaut.png: 1 face became {counted(answer['points'])} in {time.monotonic() - started:.2f} s."
-    )
+    seconds = time.monotonic() - started
+    console.print(f"Replaced images/astronaut.png: 1 face became {counted(answer['points'])} in {seconds:.2f} s.")
     started = time.monotonic()
     watcher.remove("images", "group.jpg")
     answer = watcher.wait("the deleted photo", lambda: watcher.gone("images", "group.jpg"))
