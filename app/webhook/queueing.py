@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 from rq import Queue
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
@@ -187,7 +187,7 @@ def _report(job: Job) -> JSON:
         "job_id": job.id,
         "status": job.get_status(refresh=False).value,
         "queue": job.origin,
-        "kwargs": job.kwargs,
+        "arguments": _arguments(job),
         "created_at": _time(job.created_at),
         "enqueued_at": _time(job.enqueued_at),
         "started_at": _time(job.started_at),
@@ -197,6 +197,13 @@ def _report(job: Job) -> JSON:
         "error": _last_line(error),
         "traceback": latest.exc_string if latest else None,
     }
+
+
+def _arguments(job: Job) -> JSON | None:
+    try:
+        return job.kwargs
+    except DeserializationError:  # not one of ours: only JSON is ever read
+        return None
 
 
 def _time(value: datetime | None) -> str | None:

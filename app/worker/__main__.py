@@ -9,6 +9,7 @@ import sys
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.serializers import JSONSerializer
@@ -37,6 +38,10 @@ def main() -> None:
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
         health_check_interval=30,
     )
+    try:
+        connection.ping()
+    except RedisError as error:
+        sys.exit(f"app.worker: Redis does not answer ({error}): is REDIS_URL right, and Redis up?")
     worker = ReliableWorker(
         list(settings.queue_names),
         # A name must be free; one of a worker killed a moment ago is not yet.

@@ -4,6 +4,7 @@ The stream is read once, from front to back, and decoded no further than the sam
 decoder's own frames and the one that was chosen, whatever the video's length.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -123,7 +124,9 @@ class Video:
             if self.report.sampled == self.sampling.max_frames:
                 self.report.budget_spent = True
                 return
-            due = (at // self.report.interval_s + 1) * self.report.interval_s
+            # On a grid, so that frames that come late do not thin the sampling; the share of an interval is for
+            # times that lie on it but for a rounding error.
+            due = math.floor(at / self.report.interval_s + 1.001) * self.report.interval_s
             self.report.sampled += 1
             self.report.until_s = max(self.report.until_s, at)
             thumbnail = decoded.reformat(THUMBNAIL, THUMBNAIL, "gray").to_ndarray().astype(np.int16)

@@ -2,11 +2,14 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from rq import Queue
 from rq.job import Job
+from rq.serializers import DefaultSerializer as PickleSerializer
 from rq.serializers import JSONSerializer
 
 from app.common.jobs import queue
@@ -195,6 +198,30 @@ def test_a_job_that_waits_for_the_face_service_says_so_and_ends_well(
     assert running.indexed("images", "patient.jpg")["points"] == 1
     assert finished(running, answer["job_id"])["result"]["status"] in ("indexed", "unchanged")
     assert running.call("GET", "webhook/jobs/failed")[1]["failed_jobs"] == 0
+
+
+def test_a_pickled_job_is_refused_unread(running: Pipeline, tmp_path: Path) -> None:
+    proof = tmp_path / "loaded"
+    job = Queue("facial_recognition", connection=running.redis, serializer=PickleSerializer).enqueue(
+        "app.worker.jobs.route_processing_job", Loaded(str(proof))
+    )
+    report = eventually(
+        lambda: (found := running.call("GET", f"webhook/job/{job.id}")[1])["status"] == "failed" and found, "refused"
+    )
+    assert report["arguments"] is None
+    assert not proof.exists()
+    assert running.call("GET", "webhook/jobs/failed")[1]["failed_jobs"] == 1
+    queue("facial_recognition", running.redis).failed_job_registry.remove(job.id, delete_job=True)
+
+
+class Loaded:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path(self.path),))
 
 
 def test_a_failed_job_is_listed_with_its_reason_and_can_be_requeued(running: Pipeline) -> None:

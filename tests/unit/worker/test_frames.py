@@ -67,6 +67,12 @@ def test_the_budget_is_kept_and_said() -> None:
     assert report.interval_s == pytest.approx(3, abs=0.3)
 
 
+@pytest.mark.parametrize("interval", [0.2, 0.3, 0.7, 1.1])
+def test_no_second_of_an_interval_is_looked_at_twice(interval: float) -> None:
+    _, report = sampled(media.video(moving(21)), interval_s=interval)
+    assert report.sampled == pytest.approx(21 / interval, abs=1.5)
+
+
 def test_a_lie_about_the_duration_does_not_thin_the_sampling_beyond_its_bound() -> None:
     _, report = sampled(media.video(moving(2)), max_frames=1, interval_s=0.1)
     assert report.interval_s <= LONGEST_INTERVAL
