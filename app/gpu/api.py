@@ -27,10 +27,6 @@ PERMANENT_STATUS = {"not_an_image": 415, "too_many_bytes": 413, "too_many_pixels
 MAX_JSON_BYTES = 64 * 2**20
 
 
-#: Bytes of a refused body that are read all the same.
-MOST_DISCARDED = 64 * 2**20
-
-
 class Version(BaseModel):
     """Which version of an object is put, as query parameters of a picture or members of a JSON body."""
 
@@ -238,17 +234,9 @@ def _permanent(error: PermanentError) -> tuple[Response, int]:
 def _transient(error: TransientError) -> tuple[Response, int]:
     if isinstance(error, ModelChangedError):
         return _error(409, "model_changed", str(error))
-    _discard_body()
     response, status = _error(503, "unavailable", str(error))
     response.headers["Retry-After"] = "1"
     return response, status
-
-
-def _discard_body() -> None:
-    """Read what the caller still sends: closed upon unread data, a connection loses the answer too."""
-    left = min(request.content_length or 0, MOST_DISCARDED)
-    while left > 0 and (chunk := request.stream.read(min(left, 2**16))):
-        left -= len(chunk)
 
 
 def _crashed(error: EngineCrashedError) -> tuple[Response, int]:

@@ -154,17 +154,22 @@ class Jobs:
         return sum(self.requeue(job_id) for job_id in failed)
 
     def stats(self, name: str) -> dict[str, int]:
-        """Counts of a queue's jobs by state; reading them changes nothing."""
+        """Counts of a queue's jobs by state; reading them changes nothing.
+
+        States are read in the order a job passes them, so that one under way between two of them is seen.
+        """
         target = self._queue(name)
+        queued, taken = target.count, self._redis.llen(target.intermediate_queue_key)
         registries = {
+            "started_jobs": target.started_job_registry,
             "failed_jobs": target.failed_job_registry,
             "finished_jobs": target.finished_job_registry,
-            "started_jobs": target.started_job_registry,
             "deferred_jobs": target.deferred_job_registry,
             "scheduled_jobs": target.scheduled_job_registry,
         }
         counts = {key: registry.get_job_count(cleanup=False) for key, registry in registries.items()}
-        return {"queued_jobs": target.count, **counts}
+        counts["started_jobs"] += taken  # by a worker that has not yet recorded the start
+        return {"queued_jobs": queued, **counts}
 
     def _queue(self, name: str) -> Queue:
         return queue(name, self._redis)
@@ -182,10 +187,12 @@ def _answer(job: ObjectJob, status: JobStatus) -> JSON:
 
 def _report(job: Job) -> JSON:
     latest = job.latest_result()
-    error = (latest.exc_string if latest else None) or job.meta.get("waiting_for")
+    status = job.get_status(refresh=False)
+    waiting = None if status is JobStatus.FINISHED else job.meta.get("waiting_for")
+    error = (latest.exc_string if latest else None) or waiting
     return {
         "job_id": job.id,
-        "status": job.get_status(refresh=False).value,
+        "status": status.value,
         "queue": job.origin,
         "arguments": _arguments(job),
         "created_at": _time(job.created_at),

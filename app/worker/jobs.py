@@ -69,22 +69,19 @@ def route_processing_job(bucket: str, object: str) -> Outcome:  # noqa: A002
 @_job
 def process_image_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was no video when last seen."""
-    log.info("Processing image upload %s/%s", bucket, object)
-    return _converge(bucket, object)
+    return _converge("Processing image upload", bucket, object)
 
 
 @_job
 def process_video_upload(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was a video when last seen."""
-    log.info("Processing video upload %s/%s", bucket, object)
-    return _converge(bucket, object)
+    return _converge("Processing video upload", bucket, object)
 
 
 @_job
 def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Make the index agree with the bucket for an object that was gone when last seen."""
-    log.info("Cleaning up removed item %s/%s", bucket, object)
-    return _converge(bucket, object)
+    return _converge("Cleaning up removed item", bucket, object)
 
 
 @cache
@@ -94,7 +91,8 @@ def context() -> Context:
     return Context(settings, Store(settings), FaceClient(settings))
 
 
-def _converge(bucket: str, key: str) -> JSON:
+def _converge(doing: str, bucket: str, key: str) -> JSON:
+    log.info("%s %s/%s", doing, bucket, key)  # operators search the logs for these words
     outcome = converge(context(), bucket, key)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome

@@ -52,7 +52,7 @@ def test_a_redelivered_event_finds_its_job_and_a_newer_one_does_not(running: Pip
     sequencer = uuid4().hex
     jobs = [post(running, record(sequencer=s))[1]["jobs"][0] for s in (sequencer, sequencer, sequencer + "1")]
     assert jobs[0]["job_id"] == jobs[1]["job_id"] != jobs[2]["job_id"]
-    running.idle()
+    finished(running, jobs[0]["job_id"])
     again = post(running, record(sequencer=sequencer))[1]["jobs"][0]
     assert (again["job_id"], again["status"]) == (jobs[0]["job_id"], "finished")
 
@@ -75,6 +75,7 @@ def test_what_is_no_event_document_gets_400_and_a_sentence(running: Pipeline, bo
 def test_a_body_beyond_the_limit_gets_413(running: Pipeline) -> None:
     status, answer = post(running, *[record("x" * 1000) for _ in range(2000)])
     assert (status, answer["status"]) == (413, "error")
+    assert post(running)[0] == 200, "the connection is of no more use"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,9 @@ def test_a_job_that_waits_for_the_face_service_says_so_and_ends_well(
         service.start()
         service.wait_until(running.face_service_ready, SOON)
     assert running.indexed("images", "patient.jpg")["points"] == 1
-    assert finished(running, answer["job_id"])["result"]["status"] in ("indexed", "unchanged")
+    report = finished(running, answer["job_id"])
+    assert report["result"]["status"] in ("indexed", "unchanged")
+    assert report["error"] is None
     assert running.call("GET", "webhook/jobs/failed")[1]["failed_jobs"] == 0
 
 
