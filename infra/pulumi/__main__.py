@@ -1,0 +1,5 @@
+"""What `pulumi up` runs."""
+
+from lookingglass.environment import declare
+
+declare()

@@ -1,0 +1,74 @@
+"""The face services: the only writers of the index."""
+
+from typing import Any
+
+from pulumi import ResourceOptions
+
+from lookingglass.credentials import Credentials
+from lookingglass.images import Images
+from lookingglass.networks import Networks
+from lookingglass.qdrant import PORT as QDRANT_PORT
+from lookingglass.service import Container, Port, Service, http_health
+from lookingglass.settings import Settings
+from lookingglass.webhook import USER
+
+PORT = 5001
+
+#: Where the embedded index and the packs are in the container.
+INDEX_DIR = "/var/lib/lookingglass"
+MODEL_DIR = "/models"
+
+#: Seconds for the pictures in hand.
+STOP_GRACE = 90
+
+
+class FaceService(Container):
+    """One face service, on a GPU or on the CPU. Workers find all of them under one name."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: Settings,
+        stack: str,
+        credentials: Credentials,
+        images: Images,
+        networks: Networks,
+        opts: ResourceOptions,
+    ) -> None:
+        gpu = settings.gpus[number - 1] if settings.gpus else None
+        environment = {
+            "GPU_WORKER_HOST": "0.0.0.0",  # noqa: S104 - inside the container; what is published is said below
+            "GPU_WORKER_PORT": str(PORT),
+            "ENGINE": settings.engine,
+            "DEVICE": "cuda" if gpu else "cpu",
+        }
+        secrets = {"gpu_worker_token": credentials.gpu_worker}
+        more: dict[str, Any] = {}
+        if settings.engine == "insightface":
+            environment |= {"MODEL_DIR": MODEL_DIR, "MODEL_PACK": settings.model_pack}
+            more["host_directories"] = {MODEL_DIR: settings.model_dir}
+        if gpu:
+            environment |= {"NVIDIA_VISIBLE_DEVICES": gpu, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        if settings.index == "embedded":
+            environment["INDEX_DIR"] = INDEX_DIR
+            more["data"] = {INDEX_DIR: "index"}
+        else:
+            environment["QDRANT_URL"] = f"http://qdrant:{QDRANT_PORT}"
+            secrets["qdrant_api_key"] = credentials.qdrant
+        service = Service(
+            role="gpu-worker",
+            name=f"gpu-worker-{number}",
+            image=images.face,
+            user=USER,
+            networks=networks.of("gpu-worker"),
+            command=("python", "-m", "app.gpu"),
+            environment=environment,
+            secrets=secrets,
+            # One is enough to ask; they answer for the same index.
+            ports=[Port(internal=PORT, external=settings.gpu_worker_port)] if number == 1 else [],
+            stop_grace=STOP_GRACE,
+            health=http_health(PORT, "/health", start_period=240),
+            gpu=gpu,
+            **more,
+        )
+        super().__init__(service, settings, stack, opts)

@@ -1,0 +1,110 @@
+"""MinIO: the buckets and their events."""
+
+from pathlib import PurePosixPath
+
+import pulumi
+from pulumi import Input, Output, ResourceOptions
+
+from infra import contract
+from lookingglass.credentials import Credentials
+from lookingglass.images import Images
+from lookingglass.networks import Networks
+from lookingglass.service import SECRETS_DIR, Container, Port, Service, http_health
+from lookingglass.settings import Settings
+from lookingglass.storage import Bucket, BucketNotification, User, reader, uploader
+
+#: The user of the image that the bundle builds.
+USER = "10001:10001"
+
+ROOT_USER = "lookingglass"
+WORKER_USER = "lookingglass-worker"
+CRAWLER_USER = "lookingglass-crawler"
+
+PORT, CONSOLE_PORT = 9000, 9001
+
+#: Where MinIO keeps events until the webhook took them: in a volume, or a new container would lose them.
+EVENTS_DIR = PurePosixPath("/events")
+
+ENVIRONMENT_FILE = "minio.env"
+
+
+class MinIO(Container):
+    """The server; all its settings come from a file, for the webhook's token is among them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stack: str,
+        credentials: Credentials,
+        images: Images,
+        networks: Networks,
+        opts: ResourceOptions,
+    ) -> None:
+        service = Service(
+            role="minio",
+            name="minio",
+            image=images.minio,
+            user=USER,
+            networks=networks.of("minio"),
+            command=(
+                *("server", "--quiet", "--address", f":{PORT}", "--console-address", f":{CONSOLE_PORT}"),
+                "/data",
+            ),
+            environment={"MINIO_CONFIG_ENV_FILE": f"{SECRETS_DIR}/{ENVIRONMENT_FILE}", "MINIO_UPDATE": "off"},
+            secrets={
+                ENVIRONMENT_FILE: Output.all(credentials.minio_root, credentials.webhook).apply(
+                    lambda values: _environment_file(*values)
+                )
+            },
+            data={"/data": "minio", str(EVENTS_DIR): "minio-events"},
+            ports=[
+                Port(internal=PORT, external=settings.minio_port, address=settings.public_address),
+                Port(internal=CONSOLE_PORT, external=settings.minio_console_port, address=settings.public_address),
+            ],
+            health=http_health(PORT, "/minio/health/cluster"),
+        )
+        super().__init__(service, settings, stack, opts)
+
+
+class Storage(pulumi.ComponentResource):
+    """Buckets and MinIO's users, in a server that is up."""
+
+    def __init__(self, settings: Settings, credentials: Credentials, minio: MinIO) -> None:
+        super().__init__("lookingglass:infra:Storage", "storage")
+        connection = _connection(settings, credentials)
+        up = ResourceOptions(parent=self, depends_on=[minio])
+        names = [settings.image_bucket, settings.video_bucket]
+        for name in names:
+            Bucket(name, connection, up)
+        User("minio-worker", connection, WORKER_USER, credentials.minio_worker, reader(names), up)
+        User("minio-crawler", connection, CRAWLER_USER, credentials.minio_crawler, uploader(names), up)
+        self.register_outputs({})
+
+
+class Notifications(pulumi.ComponentResource):
+    """The buckets' events. With the webhook up, since MinIO takes half a minute to tell its targets without."""
+
+    def __init__(self, settings: Settings, credentials: Credentials, storage: Storage, webhook: Container) -> None:
+        super().__init__("lookingglass:infra:Notifications", "notifications")
+        connection = _connection(settings, credentials)
+        up = ResourceOptions(parent=self, depends_on=[storage, webhook])
+        for name in (settings.image_bucket, settings.video_bucket):
+            BucketNotification(f"{name}-events", connection, name, up)
+        self.register_outputs({})
+
+
+def _connection(settings: Settings, credentials: Credentials) -> dict[str, Input[str]]:
+    return {
+        "endpoint": f"http://{settings.host}:{settings.minio_port}",
+        "user": ROOT_USER,
+        "password": credentials.minio_root,
+    }
+
+
+def _environment_file(root_password: str, token: str) -> str:
+    environment = {
+        "MINIO_ROOT_USER": ROOT_USER,
+        "MINIO_ROOT_PASSWORD": root_password,
+        **contract.notification_environment("http://webhook:5002", EVENTS_DIR, token),
+    }
+    return "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))

@@ -1,0 +1,65 @@
+"""Redis: the queue."""
+
+from pulumi import Output, ResourceOptions
+
+from lookingglass.credentials import Credentials
+from lookingglass.images import Images
+from lookingglass.networks import Networks
+from lookingglass.service import SECRETS_DIR, Container, Health, Port, Service
+from lookingglass.settings import Settings
+
+#: The `redis` user of the published images.
+USER = "999:999"
+
+#: Part of the container's memory that data may fill. Full, Redis refuses a job and the webhook answers 503;
+#: beyond the container's memory it would be killed.
+DATA_SHARE = 0.6
+
+PORT = 6379
+
+#: Ready, and able to write its log: after a full disk Redis answers but takes nothing.
+HEALTHY = (
+    f'export REDISCLI_AUTH="$(cat {SECRETS_DIR}/redis_password)"; '
+    "redis-cli ping | grep -q PONG && redis-cli info persistence | grep -q aof_last_write_status:ok"
+)
+
+
+class Redis(Container):
+    """An append-only Redis: what it acknowledged is with the kernel before, and on disk within a second."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stack: str,
+        credentials: Credentials,
+        images: Images,
+        networks: Networks,
+        opts: ResourceOptions,
+    ) -> None:
+        service = Service(
+            role="redis",
+            name="redis",
+            image=images.redis,
+            user=USER,
+            networks=networks.of("redis"),
+            command=(
+                "redis-server",
+                f"{SECRETS_DIR}/redis.conf",
+                *("--dir", "/data", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--maxmemory-policy", "noeviction"),
+                *("--maxmemory", f"{int(settings.memory_of('redis') * DATA_SHARE)}mb"),
+            ),
+            secrets={
+                "redis.conf": Output.concat("requirepass ", credentials.redis, "\n"),
+                "redis_password": credentials.redis,
+            },
+            data={"/data": "redis"},
+            ports=[Port(internal=PORT, external=settings.redis_port)],
+            health=Health(command=("CMD-SHELL", HEALTHY)),
+        )
+        super().__init__(service, settings, stack, opts)
+
+
+def redis_url(password: Output[str], host: str, port: int) -> Output[str]:
+    """The URL of the queue's database."""
+    return Output.concat("redis://:", password, f"@{host}:{port}/0")

@@ -1,0 +1,231 @@
+"""The stack's configuration, checked before the first resource."""
+
+import json
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import pulumi
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from infra.contract import PORTS
+
+#: Services that take environment variables and memory limits of the operator's.
+ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker"]
+
+#: The queue of everything without a queue of its own.
+QUEUE_NAME = "facial_recognition"
+
+#: Words in the name of a variable whose value would be a secret, which no environment may hold.
+SECRET_WORDS = ("PASSWORD", "TOKEN", "SECRET", "API_KEY")
+
+#: MiB each service may use: what it was seen to need, and room for its largest input.
+MEMORY: dict[ServiceName, int] = {
+    "redis": 1024,
+    "minio": 2048,
+    "qdrant": 4096,
+    "webhook": 512,
+    "worker": 1536,
+    "gpu-worker": 8192,
+}
+
+BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _pinned(image: str) -> str:
+    tag = image.rpartition("/")[2].partition(":")[2]
+    if "@sha256:" in image or tag not in ("", "latest"):
+        return image
+    raise ValueError("name a version (a tag other than latest, or a digest), or an update comes unasked")
+
+
+PinnedImage = Annotated[str, Field(min_length=1), AfterValidator(_pinned)]
+
+
+class SettingsError(pulumi.RunError):
+    """The stack's configuration is not usable; the message names every wrong key."""
+
+
+class Settings(BaseModel):
+    """The keys of `lookingglass:` in a stack's configuration."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+    #: The engine, as `unix://…`, `tcp://…` or `ssh://user@host`; unset, what `DOCKER_HOST` says, or this machine's.
+    docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
+    #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
+    public_address: str = "127.0.0.1"
+    #: Name of the Docker host in the URLs that are put out; unset, derived from `publicAddress` and `dockerHost`.
+    public_host: str | None = None
+    webhook_port: Port = PORTS["webhook"]
+    gpu_worker_port: Port = PORTS["gpu_worker"]
+    redis_port: Port = PORTS["redis"]
+    minio_port: Port = PORTS["minio"]
+    minio_console_port: Port = PORTS["minio_console"]
+    qdrant_port: Port = PORTS["qdrant"]
+
+    #: What finds faces: `dlib` on a CPU, `insightface` on GPUs or a CPU.
+    engine: Literal["dlib", "insightface"] = "dlib"
+    #: The GPU of each face service, by index or UUID as `nvidia-smi -L` lists them; none, and it runs on the CPU.
+    gpus: list[Annotated[str, Field(pattern=r"^(\d+|GPU-[0-9a-f-]+)$")]] = []
+    #: Directory of the Docker host with a directory for each insightface pack.
+    model_dir: str = Field("/srv/lookingglass/models", pattern=r"^/")
+    #: The pack to use.
+    model_pack: str = Field("buffalo_l", pattern=r"^[A-Za-z0-9_.-]+$")
+
+    #: Worker containers.
+    workers: int = Field(2, ge=1, le=256)
+    #: Queues of their own for videos and removals; the workers serve every queue, pictures first.
+    video_queue_name: QueueName | None = None
+    cleanup_queue_name: QueueName | None = None
+    #: Seconds a video's job may run; a worker is given as long to finish when it is stopped.
+    video_job_timeout: int = Field(7200, ge=60)
+    #: Variables of a service beyond those the program sets, as `{"worker": {"VIDEO_MAX_FRAMES": "500"}}`.
+    environment: dict[ServiceName, dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str]] = {}
+
+    image_bucket: str = Field("images", pattern=BUCKET)
+    video_bucket: str = Field("videos", pattern=BUCKET)
+    #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some ten thousand faces.
+    index: Literal["server", "embedded"] = "server"
+    #: Whether the data volumes outlive `pulumi destroy`.
+    retain_data: bool = True
+
+    #: MiB a service may use, where the default does not suit.
+    memory: dict[ServiceName, Annotated[int, Field(ge=64)]] = {}
+    #: Files a service may have open. The engine may allow less; turn it down then.
+    open_files: int = Field(65536, ge=1024)
+    #: Processes and threads the user of a service may have.
+    processes: int = Field(4096, ge=64)
+
+    #: What both built images start from: Debian with Python 3.11 or newer.
+    base_image: PinnedImage = "python:3.11-slim-bookworm"
+    redis_image: PinnedImage = "redis:7.2.7-bookworm"
+    qdrant_image: PinnedImage = "qdrant/qdrant:v1.18.3-unprivileged"
+    #: Images to use instead of building them.
+    app_image: PinnedImage | None = None
+    face_image: PinnedImage | None = None
+    minio_image: PinnedImage | None = None
+    #: Index that pip installs from while images are built; no passwords, for images keep their build arguments.
+    pip_index_url: str | None = Field(None, pattern=r"^https?://[^@]+$")
+    #: Proxy that Go fetches MinIO's source from.
+    go_proxy: str | None = Field(None, pattern=r"^[^@]+$")
+    #: File of PEM certificates that the images trust beside the public ones.
+    ca_bundle: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decode(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Pulumi hands structured values over as JSON."""
+        return {key: _structure(value) for key, value in values.items()}
+
+    @field_validator("public_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            return str(ip_address(value))
+        except ValueError:
+            raise ValueError("give an IP address of the Docker host, or 0.0.0.0 for all of them") from None
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for service, variables in value.items():
+            for name in variables:
+                if any(word in name for word in SECRET_WORDS):
+                    raise ValueError(f"{service}: {name} would show in `docker inspect`; secrets go into files")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = [
+            (self.engine == "dlib" and self.gpus, "gpus: the dlib engine runs on the CPU; set engine to insightface"),
+            (
+                self.index == "embedded" and len(self.gpus) > 1,
+                "index: embedded serves one face service only; set it to server, or give gpus one entry",
+            ),
+            (len(set(self.gpus)) < len(self.gpus), "gpus: a GPU is named twice"),
+            (self.image_bucket == self.video_bucket, "videoBucket: must differ from imageBucket"),
+            (
+                self.remote and ip_address(self.public_address).is_loopback,
+                "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
+                "of that host which this machine reaches",
+            ),
+            (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
+        ]
+        for wrong, message in problems:
+            if wrong:
+                raise ValueError(message)
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether the engine is on another machine."""
+        return bool(self.docker_host) and not str(self.docker_host).startswith("unix://")
+
+    @property
+    def host(self) -> str:
+        """Name or address at which this machine reaches what is published on `publicAddress`."""
+        if self.public_host:
+            return self.public_host
+        if not ip_address(self.public_address).is_unspecified:
+            return self.public_address
+        return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
+
+    @property
+    def queues(self) -> dict[str, str]:
+        """The variables with which webhook and workers agree on queues."""
+        own = {"VIDEO_QUEUE_NAME": self.video_queue_name, "CLEANUP_QUEUE_NAME": self.cleanup_queue_name}
+        return {
+            "QUEUE_NAME": QUEUE_NAME,
+            **{name: queue for name, queue in own.items() if queue},
+            "VIDEO_JOB_TIMEOUT": str(self.video_job_timeout),
+        }
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The published ports by key."""
+        return {to_camel(name): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+
+    def memory_of(self, service: ServiceName) -> int:
+        """MiB a service may use."""
+        return self.memory.get(service, MEMORY[service])
+
+
+def load(config: Mapping[str, str]) -> Settings:
+    """Read the keys of `lookingglass:`.
+
+    Raises:
+        SettingsError: naming each wrong key, its value, and what is allowed.
+    """
+    try:
+        return Settings.model_validate(dict(config))
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _structure(value: Any) -> Any:
+    if isinstance(value, str) and re.match(r"\s*[\[{]", value):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = ["the stack's configuration is not usable:"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(to_camel(name) for name in Settings.model_fields)
+            message = f"there is no such key; the keys are {known}"
+        lines.append(f"  lookingglass:{key} = {problem['input']!r}: {message}" if key else f"  {message}")
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""A Docker engine for the tests, and the images they start from, made without an image registry."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import docker.errors
+import requests
+
+from app.common.errors import LookingGlassError
+from infra.local import tools
+
+HERE = Path(__file__).parent
+
+#: Seconds for an engine to answer after its start.
+START_SECONDS = 60
+
+#: What the images start from: Debian with Python and certificates, as `python:3.11-slim-bookworm` would be.
+BASE = "lookingglass-test/base:bookworm"
+PACKAGES = "python3,ca-certificates"
+
+REDIS = "lookingglass-test/redis:bookworm"
+
+#: The certificates that this machine trusts, which its package registries may need.
+CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+class NoEngineError(LookingGlassError):
+    """No Docker engine answers and none can be started; the message says what is missing."""
+
+
+@contextmanager
+def engine() -> Iterator[str]:
+    """The URL of the engine to use: the one that answers, or one of our own while the context lasts.
+
+    Its images are kept in the user's cache, so that the next run need not build them.
+
+    Raises:
+        NoEngineError: neither is to be had.
+    """
+    for url in filter(None, (os.environ.get("DOCKER_HOST"), "unix:///var/run/docker.sock")):
+        if _answers(url):
+            yield url
+            return
+    if os.geteuid() or not shutil.which("dockerd"):
+        raise NoEngineError("no Docker engine answers; start one, or as root have dockerd on PATH (docker.io)")
+    with tempfile.TemporaryDirectory(prefix="lookingglass-docker-") as directory, _own(Path(directory)) as url:
+        yield url
+
+
+@contextmanager
+def _own(directory: Path) -> Iterator[str]:
+    url, log = f"unix://{directory}/docker.sock", directory / "dockerd.log"
+    data = tools.cache_dir() / "docker"
+    data.mkdir(parents=True, exist_ok=True)
+    command = ["dockerd", "--host", url, "--data-root", str(data), "--exec-root", str(directory / "exec")]
+    command += ["--pidfile", str(directory / "pid")]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise NoEngineError(f"dockerd did not start: {log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        client = docker.DockerClient(base_url=url, timeout=10)
+        client.ping()
+        client.close()
+    except (docker.errors.DockerException, requests.RequestException, OSError):
+        return False
+    return True
+
+
+def base_image(client: docker.DockerClient) -> str:
+    """The base image, made from Debian's packages where the engine has none."""
+    if not _has(client, BASE):
+        if not shutil.which("mmdebstrap"):
+            raise NoEngineError("there is no base image; have mmdebstrap on PATH to make one")
+        tools.say("Making a base image from Debian's packages, once.")
+        with tempfile.TemporaryDirectory() as directory:
+            tar = Path(directory) / "base.tar"
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(tar)]
+            subprocess.run(command, check=True)
+            repository, _, tag = BASE.partition(":")
+            client.api.import_image(str(tar), repository=repository, tag=tag)
+    return BASE
+
+
+def redis_image(client: docker.DockerClient) -> str:
+    """A Redis of Debian's, laid out as the published image is."""
+    base_image(client)
+    if not _has(client, REDIS):
+        tools.say("Making a Redis image from Debian's packages, once.")
+        client.images.build(
+            path=str(HERE / "redis"), tag=REDIS, buildargs={"BASE_IMAGE": BASE}, rm=True, forcerm=True
+        )
+    return REDIS
+
+
+def _has(client: docker.DockerClient, image: str) -> bool:
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return False
+    return True

@@ -1,0 +1,237 @@
+"""What the program declares, with Pulumi's engine mocked: the rules no container may break."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pytest
+from lookingglass import environment, preflight
+from lookingglass.networks import CONVERSATIONS, INGRESS
+from pulumi.runtime import mocks, set_all_config, set_mocks
+
+from app.gpu.settings import FaceSettings
+from app.webhook.settings import WebhookSettings
+from app.worker.settings import WorkerSettings
+from infra.contract import OUTPUTS, PORTS, SECRET_OUTPUTS
+
+CONTAINER = "docker:index/container:Container"
+
+#: The settings that each service reads, and what it reads besides.
+READ_BY = {"webhook": WebhookSettings, "worker": WorkerSettings, "gpu-worker": FaceSettings}
+READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+
+Props = dict[str, Any]
+
+
+@dataclass
+class Declared(mocks.Mocks):
+    """Everything a program declared, by type and name."""
+
+    resources: dict[str, dict[str, Props]] = field(default_factory=dict)
+    outputs: Props = field(default_factory=dict)
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, Props]:
+        self.resources.setdefault(args.typ, {})[args.name] = args.inputs
+        made = {"repoDigest": f"sha256:{args.name}", "imageId": f"sha256:{args.name}"}
+        if "entropy" in args.inputs:
+            made["value"] = secret(args.name)
+        if args.typ.endswith("pulumi:Stack"):
+            self.outputs = args.inputs
+        return f"{args.name}-id", {**args.inputs, **made}
+
+    def call(self, args: mocks.MockCallArgs) -> Props:
+        return {}
+
+    def containers(self) -> dict[str, Props]:
+        """The containers that run."""
+        return {name: props for name, props in self.resources[CONTAINER].items() if props.get("start", True)}
+
+    def uploaders(self) -> dict[str, Props]:
+        """The containers that only upload secrets."""
+        return {name: props for name, props in self.resources[CONTAINER].items() if not props.get("start", True)}
+
+
+def secret(name: str) -> str:
+    return f"the-secret-value-of-{name}"
+
+
+def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
+    """Run the program with a configuration."""
+    declared = Declared()
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    exported: Props = {}
+    monkeypatch.setattr(pulumi, "export", exported.__setitem__)
+    set_mocks(declared, project="lookingglass", stack="dev")
+    set_all_config({f"lookingglass:{key}": value for key, value in texts.items()})
+
+    @pulumi.runtime.test
+    def run() -> pulumi.Output[None]:
+        environment.declare()
+        return pulumi.Output.all(**exported).apply(declared.outputs.update)
+
+    run()
+    return declared
+
+
+GPU = {"engine": "insightface", "gpus": ["0", "GPU-1a2b"], "workers": 3}
+
+
+@pytest.fixture(params=["dev", "gpu"])
+def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Declared]:
+    yield declare(monkeypatch, **(GPU if request.param == "gpu" else {}))
+
+
+def role(name: str) -> str:
+    return name.rstrip("0123456789-") if name[-1].isdigit() else name
+
+
+def environment_of(props: Props) -> dict[str, str]:
+    return dict(entry.split("=", 1) for entry in props.get("envs", []))
+
+
+def test_each_service_runs_as_often_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(declare(monkeypatch).containers()) == {
+        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2"),
+    }
+    with_gpus = set(declare(monkeypatch, **GPU).containers())
+    assert {"gpu-worker-1", "gpu-worker-2", "worker-3"} <= with_gpus
+
+
+def test_no_container_runs_without_its_limits(declared: Declared) -> None:
+    for name, props in declared.containers().items():
+        assert props["readOnly"], name
+        assert props["capabilities"] == {"drops": ["ALL"]}, name
+        assert props["securityOpts"] == ["no-new-privileges"], name
+        assert props["memory"] == props["memorySwap"] > 0, name
+        assert {limit["name"] for limit in props["ulimits"]} == {"nofile", "nproc"}, name
+        assert props["logOpts"]["max-size"], name
+        assert props["restart"] == "unless-stopped", name
+        assert props["destroyGraceSeconds"] == props["stopTimeout"] >= 30, name
+        assert props["networkMode"] == "bridge", name
+        uid, _, gid = props["user"].partition(":")
+        assert int(uid) > 0 < int(gid), name
+
+
+def test_every_container_is_watched_by_a_check_of_its_service(declared: Declared) -> None:
+    for name, props in declared.containers().items():
+        check = " ".join(props["healthcheck"]["tests"])
+        assert any(word in check for word in ("GET /", "redis-cli ping", "app.worker.health")), name
+        assert props["wait"], name
+
+
+def test_every_image_is_pinned(declared: Declared) -> None:
+    for name, props in declared.resources[CONTAINER].items():
+        assert props["image"].startswith("sha256:"), name
+    for props in declared.resources["docker:index/remoteImage:RemoteImage"].values():
+        assert ":" in props["name"], props
+
+
+def test_only_minio_and_the_webhook_can_be_published_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("127.0.0.1", "10.0.0.7"):
+        for name, props in declare(monkeypatch, publicAddress=address).containers().items():
+            addresses = {port["ip"] for port in props.get("ports", [])}
+            public = name in ("minio", "webhook")
+            assert addresses <= ({address} if public else {"127.0.0.1"}), name
+
+
+def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> None:
+    for name, props in declared.resources[CONTAINER].items():
+        rest = {key: value for key, value in props.items() if key != "uploads"}
+        assert "the-secret-value" not in json.dumps(rest), name
+    for typ, resources in declared.resources.items():
+        if typ.startswith("docker:") and typ != CONTAINER:
+            assert "the-secret-value" not in json.dumps(resources), typ
+
+
+def test_a_secret_reaches_only_those_who_need_it(declared: Declared) -> None:
+    holders: dict[str, set[str]] = {}
+    for name, props in declared.uploaders().items():
+        for upload in props["uploads"]:
+            for credential in ("redis-password", "minio-root-password", "minio-worker-password", "qdrant-api-key"):
+                if secret(credential) in upload["content"]:
+                    holders.setdefault(credential, set()).add(role(name.removesuffix("-secrets")))
+    assert holders == {
+        "redis-password": {"redis", "webhook", "worker"},
+        "minio-root-password": {"minio"},
+        "minio-worker-password": {"worker"},
+        "qdrant-api-key": {"qdrant", "gpu-worker"},
+    }
+
+
+def test_a_changed_secret_replaces_the_containers_that_read_it(declared: Declared) -> None:
+    digests = {
+        name: [label["value"] for label in props["labels"] if label["label"] == "org.lookingglass.secrets"]
+        for name, props in declared.containers().items()
+    }
+    assert all(len(digest) == 1 for digest in digests.values())
+    assert digests["redis"] != digests["webhook"]
+
+
+def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
+    networks = declared.resources["docker:index/network:Network"]
+    assert all(networks[name]["internal"] for name in CONVERSATIONS)
+    assert networks[INGRESS]["options"] == {"com.docker.network.bridge.enable_icc": "false"}
+    on = {
+        name: {network["name"].rpartition("-")[2] for network in props["networksAdvanced"]}
+        for name, props in declared.containers().items()
+    }
+    assert on["worker-1"] == {"jobs", "storage", "faces"}
+    assert not on["worker-1"] & on["qdrant"]
+    for name, props in declared.containers().items():
+        for network in props["networksAdvanced"]:
+            named = bool(network.get("aliases"))
+            assert named != network["name"].endswith(INGRESS), f"{name} is found where it cannot be reached"
+
+
+def test_services_get_only_variables_that_they_read(declared: Declared) -> None:
+    for name, props in declared.containers().items():
+        if settings := READ_BY.get(role(name)):
+            files = [upload["file"] for upload in declared.uploaders()[f"{name}-secrets"]["uploads"]]
+            given = {*environment_of(props), *(file.rpartition("/")[2].upper() for file in files)}
+            known = {field.upper() for field in settings.model_fields}
+            assert given - READ_BY_THE_RUNTIME <= known, name
+
+
+def test_a_gpu_is_required_where_one_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = declare(monkeypatch, **GPU).containers()
+    for number, gpu in enumerate(GPU["gpus"], 1):
+        props = containers[f"gpu-worker-{number}"]
+        variables = environment_of(props)
+        assert (props["runtime"], variables["NVIDIA_VISIBLE_DEVICES"], variables["DEVICE"]) == ("nvidia", gpu, "cuda")
+    without = declare(monkeypatch).containers()["gpu-worker-1"]
+    assert "runtime" not in without
+    assert environment_of(without)["DEVICE"] == "cpu"
+
+
+def test_a_worker_may_finish_its_longest_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = declare(monkeypatch, videoJobTimeout=600).containers()["worker-1"]
+    assert worker["stopTimeout"] > 600
+    assert environment_of(worker)["VIDEO_JOB_TIMEOUT"] == "600"
+
+
+def test_queues_of_their_own_are_known_to_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = declare(monkeypatch, videoQueueName="video_processing", cleanupQueueName="cleanup").containers()
+    served = environment_of(containers["worker-1"])["QUEUE_NAMES"]
+    assert served == "facial_recognition,video_processing,cleanup"
+    webhook = environment_of(containers["webhook"])
+    assert (webhook["VIDEO_QUEUE_NAME"], webhook["CLEANUP_QUEUE_NAME"]) == ("video_processing", "cleanup")
+
+
+def test_data_outlives_the_stack_under_names_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = declare(monkeypatch).resources["docker:index/volume:Volume"]
+    data = {props["name"] for name, props in volumes.items() if name.endswith("-data")}
+    assert data == {f"lookingglass-dev-{name}" for name in ("redis", "minio", "minio-events", "qdrant")}
+
+
+def test_the_outputs_are_those_of_every_way_of_standing_it_up(declared: Declared) -> None:
+    assert {*OUTPUTS, *SECRET_OUTPUTS} <= declared.outputs.keys()
+    assert declared.outputs["webhook_url"] == f"http://127.0.0.1:{PORTS['webhook']}"
+    assert declared.outputs["crawler_secret_key"] == secret("minio-crawler-password")
+
+
+def test_a_replaced_image_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = declare(monkeypatch, appImage="registry.example/app:1", minioImage="registry.example/minio:2")
+    assert "docker:index/image:Image" not in own.resources

@@ -1,0 +1,85 @@
+"""The stack's configuration: what is taken, and what is refused in which words."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from lookingglass.settings import Settings, SettingsError, load
+from pydantic.alias_generators import to_camel
+
+from tests.infra.docker_plugin import ROOT
+
+PAGE = (ROOT / "docs" / "pulumi.md").read_text()
+
+
+def test_values_are_taken_as_pulumi_hands_them_over() -> None:
+    taken = load({"workers": "4", "retainData": "false", "gpus": '["0", "1"]', "engine": "insightface"})
+    assert (taken.workers, taken.retain_data, taken.gpus) == (4, False, ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"workers": "none"}, "lookingglass:workers = 'none': Input should be a valid integer"),
+        ({"wrokers": "2"}, "lookingglass:wrokers = '2': there is no such key; the keys are"),
+        ({"engine": "tensorflow"}, "Input should be 'dlib' or 'insightface'"),
+        ({"gpus": '["0"]'}, "gpus: the dlib engine runs on the CPU"),
+        ({"gpus": '["0", "0"]', "engine": "insightface"}, "gpus: a GPU is named twice"),
+        ({"gpus": '["0", "1"]', "engine": "insightface", "index": "embedded"}, "index: embedded serves one"),
+        ({"publicAddress": "gpu1"}, "lookingglass:publicAddress = 'gpu1': give an IP address"),
+        ({"dockerHost": "ssh://ops@gpu1"}, "publicAddress: with an engine on another host"),
+        ({"dockerHost": "gpu1"}, "lookingglass:dockerHost = 'gpu1'"),
+        ({"redisImage": "redis"}, "lookingglass:redisImage = 'redis': name a version"),
+        ({"redisImage": "redis:latest"}, "name a version"),
+        ({"imageBucket": "Images"}, "lookingglass:imageBucket = 'Images'"),
+        ({"imageBucket": "videos"}, "videoBucket: must differ"),
+        ({"redisPort": "5002"}, "are the same"),
+        ({"environment": '{"worker": {"MINIO_PASSWORD": "x"}}'}, "worker: MINIO_PASSWORD would show"),
+        ({"environment": '{"wroker": {}}'}, "lookingglass:environment.wroker"),
+        ({"pipIndexUrl": "https://me:secret@mirror.example/simple"}, "lookingglass:pipIndexUrl"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_value_and_what_is_allowed(config: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load(config)
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load({"workers": "0", "redisPort": "99999"})
+    assert "lookingglass:workers" in str(refusal.value)
+    assert "lookingglass:redisPort" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({"publicAddress": "10.0.0.7"}, "10.0.0.7"),
+        ({"publicAddress": "0.0.0.0"}, "127.0.0.1"),
+        ({"publicAddress": "0.0.0.0", "dockerHost": "ssh://ops@gpu1"}, "gpu1"),
+        ({"publicAddress": "0.0.0.0", "publicHost": "faces.example"}, "faces.example"),
+    ],
+)
+def test_urls_name_the_docker_host_as_it_is_reached(config: dict[str, str], host: str) -> None:
+    assert load(config).host == host
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    written = dict(re.findall(r"^\| `([A-Za-z]+)` \| ([^|]+?) \|", PAGE, re.M))
+    assert written.keys() == {to_camel(name) for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        default, said = field.get_default(call_default_factory=True), written[to_camel(name)]
+        assert said == ("–" if default in (None, [], {}) else f"`{_text(default)}`"), name
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@pytest.mark.parametrize("stack", ["dev", "gpu"])
+def test_the_committed_stacks_are_usable_as_they_are(stack: str) -> None:
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    taken = Settings.model_validate({key.removeprefix("lookingglass:"): value for key, value in config.items()})
+    assert bool(taken.gpus) == (stack == "gpu")
