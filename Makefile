@@ -25,11 +25,17 @@ $(VENV)/.local: requirements/local.lock | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.lock | $(VENV)/bin/python
 	@echo "Installing the packages of requirements/dev.lock …"
 	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.lock
-	@touch $@ $(VENV)/.local
+	@touch $@ $(VENV)/.local $(VENV)/.pulumi
 
-.PHONY: install install-dev
+$(VENV)/.pulumi: requirements/pulumi.lock | $(VENV)/bin/python
+	@echo "Installing the packages of requirements/pulumi.lock …"
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/pulumi.lock
+	@touch $@
+
+.PHONY: install install-dev install-pulumi
 install: $(VENV)/.local ## Install what running needs into .venv
 install-dev: $(VENV)/.dev ## Install what developing needs into .venv
+install-pulumi: $(VENV)/.pulumi ## Install what `pulumi up` needs into .venv
 
 .PHONY: demo serve
 demo: $(VENV)/.local ## Put real photos and a video through the whole pipeline (KEEP=1 leaves it running)
@@ -37,9 +43,24 @@ demo: $(VENV)/.local ## Put real photos and a video through the whole pipeline (
 serve: $(VENV)/.local ## Run the whole pipeline on this machine until Ctrl-C
 	@exec $(BIN)/python -m infra.local serve
 
+# Pulumi's state on this machine, unless PULUMI_BACKEND_URL names another place.
+STACK ?= dev
+STATE := .pulumi-state
+PULUMI := scripts/pulumi.sh $(STATE) $(STACK)
+.PHONY: preview up outputs down
+preview: $(VENV)/.pulumi ## Show what `make up` would change (STACK=gpu for another stack)
+	@$(PULUMI) preview
+up: $(VENV)/.pulumi ## Stand the environment up on a Docker host, or change it
+	@$(PULUMI) up
+outputs: $(VENV)/.pulumi ## Show where everything is, secrets included
+	@$(PULUMI) stack output --show-secrets
+down: $(VENV)/.pulumi ## Remove the environment, all but its data
+	@$(PULUMI) destroy
+
 .PHONY: test test-unit lint format bench
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
+	@$(BIN)/python -m tests.infra
 	$(BIN)/python -m pytest
 test-unit: $(VENV)/.dev ## Run the tests that need no server
 	$(BIN)/python -m pytest tests/unit

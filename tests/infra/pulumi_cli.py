@@ -44,7 +44,3 @@ def _build(directory: Path) -> None:
     package = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
     arguments = ["build", "-v", "-mod=mod", "-trimpath", "-ldflags", stamp, "-o", "pulumi", package]
     tools.run_go("pulumi", arguments, directory)
-
-
-if __name__ == "__main__":
-    tools.say(f"Pulumi: {pulumi_cli()}")

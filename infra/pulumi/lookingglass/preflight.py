@@ -67,7 +67,7 @@ def check(settings: Settings, stack: str) -> None:
 def _runtime(settings: Settings, info: dict[str, Any]) -> Iterator[str]:
     if settings.gpus and "nvidia" not in info.get("Runtimes", {}):
         yield (
-            "gpus: the engine has no runtime `nvidia`. Run infra/ansible/gpu_hosts.yml on the host, or "
+            "gpus: the engine has no runtime `nvidia`. Install NVIDIA's container toolkit on the host, run "
             "`nvidia-ctk runtime configure --runtime=docker` and restart Docker"
         )
 
