@@ -1,7 +1,6 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,8 +79,8 @@ GPU = {"engine": "insightface", "gpus": ["0", "GPU-1a2b"], "workers": 3}
 
 
 @pytest.fixture(params=["dev", "gpu"])
-def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Declared]:
-    yield declare(monkeypatch, **(GPU if request.param == "gpu" else {}))
+def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Declared:
+    return declare(monkeypatch, **(GPU if request.param == "gpu" else {}))
 
 
 def role(name: str) -> str:
