@@ -10,6 +10,7 @@ from lookingglass import environment, preflight
 from lookingglass.networks import CONVERSATIONS, INGRESS
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
+from app.common.settings import ServiceSettings
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
@@ -18,7 +19,7 @@ from infra.contract import OUTPUTS, PORTS, SECRET_OUTPUTS
 CONTAINER = "docker:index/container:Container"
 
 #: The settings that each service reads, and what it reads besides.
-READ_BY = {"webhook": WebhookSettings, "worker": WorkerSettings, "gpu-worker": FaceSettings}
+READ_BY: dict[str, type[ServiceSettings]] = {"webhook": WebhookSettings, "worker": WorkerSettings, "gpu-worker": FaceSettings}
 READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
 Props = dict[str, Any]
@@ -40,8 +41,8 @@ class Declared(mocks.Mocks):
             self.outputs = args.inputs
         return f"{args.name}-id", {**args.inputs, **made}
 
-    def call(self, args: mocks.MockCallArgs) -> Props:
-        return {}
+    def call(self, args: mocks.MockCallArgs) -> tuple[Props, None]:
+        return {}, None
 
     def containers(self) -> dict[str, Props]:
         """The containers that run."""
@@ -66,7 +67,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     set_mocks(declared, project="lookingglass", stack="dev")
     set_all_config({f"lookingglass:{key}": value for key, value in texts.items()})
 
-    @pulumi.runtime.test
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
     def run() -> pulumi.Output[None]:
         environment.declare()
         return pulumi.Output.all(**exported).apply(declared.outputs.update)
@@ -75,7 +76,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     return declared
 
 
-GPU = {"engine": "insightface", "gpus": ["0", "GPU-1a2b"], "workers": 3}
+GPU: Props = {"engine": "insightface", "gpus": ["0", "GPU-1a2b"], "workers": 3}
 
 
 @pytest.fixture(params=["dev", "gpu"])
