@@ -19,7 +19,11 @@ from infra.contract import OUTPUTS, PORTS, SECRET_OUTPUTS
 CONTAINER = "docker:index/container:Container"
 
 #: The settings that each service reads, and what it reads besides.
-READ_BY: dict[str, type[ServiceSettings]] = {"webhook": WebhookSettings, "worker": WorkerSettings, "gpu-worker": FaceSettings}
+READ_BY: dict[str, type[ServiceSettings]] = {
+    "webhook": WebhookSettings,
+    "worker": WorkerSettings,
+    "gpu-worker": FaceSettings,
+}
 READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
 Props = dict[str, Any]
