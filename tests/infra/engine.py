@@ -3,11 +3,12 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import docker
@@ -77,10 +78,13 @@ def _own(directory: Path) -> Iterator[str]:
 
 
 def _answers(url: str) -> bool:
+    path = url.removeprefix("unix://")
     try:
-        client = docker.DockerClient(base_url=url, timeout=10)
-        client.ping()
-        client.close()
+        if path != url:  # docker-py leaves each socket that could not connect to the garbage collector
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+        with closing(docker.DockerClient(base_url=url, timeout=10)) as client:
+            client.ping()
     except (docker.errors.DockerException, requests.RequestException, OSError):
         return False
     return True

@@ -385,18 +385,20 @@ def test_a_port_that_another_program_holds_is_named(environment: Environment, co
 
 def test_destroy_leaves_the_data_and_the_next_up_finds_it(environment: Environment, photos: dict[str, bytes]) -> None:
     ours: dict[str, Any] = {"label": f"{LABEL}={NAME}"}
+    data = photos["astronaut.png"]
+    environment.indexed("images", "astronaut.png", environment.put("images", "astronaut.png", data))
     environment.stack.destroy(on_output=_nothing)
     engine_client = environment.docker
     assert engine_client.containers.list(all=True, filters=ours) == []
     assert engine_client.networks.list(filters=ours) == []
     assert engine_client.images.list(filters=ours) == []
     assert {volume.name for volume in engine_client.volumes.list(filters=ours)} == {
-        f"lookingglass-{NAME}-{data}" for data in ("redis", "minio", "minio-events", "index")
+        f"lookingglass-{NAME}-{kept}" for kept in ("redis", "minio", "minio-events", "index")
     }
     assert set(environment.up()) == {"create"}
     environment.minio = _minio(environment.outputs, "minio_user", "minio_password")
     assert environment.item("images", "astronaut.png")["points"] == 1
-    assert environment.minio.stat_object("images", "astronaut.png").size == len(photos["astronaut.png"])
+    assert environment.minio.stat_object("images", "astronaut.png").size == len(data)
     environment.minio.remove_object("images", "astronaut.png")
     environment.gone("images", "astronaut.png")
 
