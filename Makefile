@@ -25,11 +25,16 @@ $(VENV)/.local: requirements/local.lock | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.lock | $(VENV)/bin/python
 	@echo "Installing the packages of requirements/dev.lock …"
 	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.lock
-	@touch $@ $(VENV)/.local $(VENV)/.pulumi
+	@touch $@ $(VENV)/.local $(VENV)/.pulumi $(VENV)/.ansible
 
 $(VENV)/.pulumi: requirements/pulumi.lock | $(VENV)/bin/python
 	@echo "Installing the packages of requirements/pulumi.lock …"
 	@$(PIP) install -q --no-deps --require-hashes -r requirements/pulumi.lock
+	@touch $@
+
+$(VENV)/.ansible: requirements/ansible.lock | $(VENV)/bin/python
+	@echo "Installing the packages of requirements/ansible.lock …"
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/ansible.lock
 	@touch $@
 
 .PHONY: install install-dev install-pulumi
@@ -43,19 +48,24 @@ demo: $(VENV)/.local ## Put real photos and a video through the whole pipeline (
 serve: $(VENV)/.local ## Run the whole pipeline on this machine until Ctrl-C
 	@exec $(BIN)/python -m infra.local serve
 
+INVENTORY ?= infra/ansible/inventories/example
+.PHONY: hosts
+hosts: $(VENV)/.ansible ## Prepare the GPU hosts of INVENTORY=… (ARGS="--check --diff" shows what it would do)
+	@ANSIBLE_CONFIG=infra/ansible/ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) infra/ansible/gpu_hosts.yml $(ARGS)
+
 # Pulumi's state on this machine, unless PULUMI_BACKEND_URL names another place.
 STACK ?= dev
 STATE := .pulumi-state
-PULUMI := scripts/pulumi.sh $(STATE) $(STACK)
+PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STATE) $(STACK)
 .PHONY: preview up outputs down
 preview: $(VENV)/.pulumi ## Show what `make up` would change (STACK=gpu for another stack)
 	@$(PULUMI) preview
-up: $(VENV)/.pulumi ## Stand the environment up on a Docker host, or change it
-	@$(PULUMI) up
+up: $(VENV)/.pulumi ## Stand the environment up, or change it (REPORT=gpu1.json for a host that `make hosts` prepared)
+	@$(PULUMI) up $(ARGS)
 outputs: $(VENV)/.pulumi ## Show where everything is, secrets included
 	@$(PULUMI) stack output --show-secrets
 down: $(VENV)/.pulumi ## Remove the environment, all but its data
-	@$(PULUMI) destroy
+	@$(PULUMI) destroy $(ARGS)
 
 .PHONY: test test-unit lint format bench
 test: $(VENV)/.dev ## Run every test, on real servers
@@ -68,7 +78,9 @@ lint: $(VENV)/.dev ## Check style, types and shell scripts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/shellcheck scripts/*.sh .ci/run
+	$(BIN)/shellcheck scripts/*.sh .ci/run tests/ansible/host/machine tests/ansible/host/modprobe \
+	  tests/ansible/packages/nvidia-smi tests/ansible/packages/nvidia-ctk
+	cd infra/ansible && PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline --strict --profile production -q
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format --quiet
@@ -82,6 +94,7 @@ lock: ## Write the lock files anew from pyproject.toml (needs uv on PATH)
 	$(LOCK) pyproject.toml --extra local -o requirements/local.lock
 	$(LOCK) pyproject.toml --extra app -o requirements/app.lock
 	$(LOCK) pyproject.toml --extra pulumi -o requirements/pulumi.lock
+	$(LOCK) pyproject.toml --extra ansible -o requirements/ansible.lock
 	$(LOCK) pyproject.toml --extra dev --override requirements/overrides.txt -o requirements/dev.lock
 	$(LOCK) pyproject.toml --extra webhook --extra worker --extra face --extra insightface-gpu \
 	  --override requirements/overrides.txt --override requirements/gpu-overrides.txt -o requirements/gpu.lock

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Pulumi with a state on this machine, for people without a Pulumi account:
 #   scripts/pulumi.sh <state directory> <stack> <pulumi command …>
-# With PULUMI_BACKEND_URL set, that backend is used instead.
+# With PULUMI_BACKEND_URL set, that backend is used instead; with REPORT set to a report of infra/ansible, the stack takes
+# the Docker engine, the cards and the models that the report names.
 set -euo pipefail
 
 if (($# < 3)); then
-  sed -n '2,4s/^# *//p' "$0" >&2
+  sed -n '2,5s/^# *//p' "$0" >&2
   exit 2
 fi
 cd "$(dirname "$0")/.."
@@ -31,4 +32,8 @@ if [[ -z ${PULUMI_BACKEND_URL:-} ]]; then
 fi
 
 pulumi stack select "$stack" >/dev/null 2>&1 || pulumi stack init "$stack"
+if [[ -n ${REPORT:-} ]]; then
+  config=$(.venv/bin/python -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))["pulumi"]))' "$REPORT")
+  pulumi config set-all --stack "$stack" --json "$config"
+fi
 exec pulumi "$@"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import docker
 import docker.errors
+import pytest
 import requests
 
 from app.common.errors import LookingGlassError
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 START_SECONDS = 60
 
 #: What the images start from: Debian with Python and certificates, as `python:3.11-slim-bookworm` would be.
-BASE = "lookingglass-test/base:bookworm"
+BASE = "lookingglass-test/base"
 PACKAGES = "python3,ca-certificates"
 
 REDIS = "lookingglass-test/redis:bookworm"
@@ -90,28 +91,38 @@ def _answers(url: str) -> bool:
     return True
 
 
-def base_image(client: docker.DockerClient) -> str:
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator["docker.DockerClient"]:
+    """A client of the engine to use, which is started where none answers."""
+    try:
+        with engine() as url, closing(docker.DockerClient(base_url=url, timeout=600)) as client:
+            yield client
+    except NoEngineError as error:
+        pytest.skip(str(error))
+
+
+def base_image(client: docker.DockerClient, suite: str = "bookworm") -> str:
     """The base image, made from Debian's packages where the engine has none."""
-    if not _has(client, BASE):
+    image = f"{BASE}:{suite}"
+    if not _has(client, image):
         if not shutil.which("mmdebstrap"):
             raise NoEngineError("there is no base image; have mmdebstrap on PATH to make one")
-        tools.say("Making a base image from Debian's packages, once.")
+        tools.say(f"Making a base image from Debian {suite}'s packages, once.")
         with tempfile.TemporaryDirectory() as directory:
             tar = Path(directory) / "base.tar"
-            command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(tar)]
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", suite, str(tar)]
             subprocess.run(command, check=True)
-            repository, _, tag = BASE.partition(":")
-            client.api.import_image(str(tar), repository=repository, tag=tag)
-    return BASE
+            client.api.import_image(str(tar), repository=BASE, tag=suite)
+    return image
 
 
 def redis_image(client: docker.DockerClient) -> str:
     """A Redis of Debian's, laid out as the published image is."""
-    base_image(client)
+    base = base_image(client)
     if not _has(client, REDIS):
         tools.say("Making a Redis image from Debian's packages, once.")
         client.images.build(
-            path=str(HERE / "redis"), tag=REDIS, buildargs={"BASE_IMAGE": BASE}, rm=True, forcerm=True
+            path=str(HERE / "redis"), tag=REDIS, buildargs={"BASE_IMAGE": base}, rm=True, forcerm=True
         )
     return REDIS
 

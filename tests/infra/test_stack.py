@@ -99,24 +99,15 @@ def _minio(outputs: dict[str, Any], user: str, password: str) -> Minio:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator["docker.DockerClient"]:
-    try:
-        with engine.engine() as url:
-            found = docker.DockerClient(base_url=url, timeout=600)
-            yield found
-            found.close()
-    except engine.NoEngineError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def config(client: "docker.DockerClient") -> dict[str, Any]:
+def config(docker_client: "docker.DockerClient") -> dict[str, Any]:
     """Keys for an engine without a registry: images made here, and the index inside the face service."""
     ports = {f"{to_camel(name)}Port": free_port() for name in PORTS}
     return {
-        "dockerHost": client.api.base_url.replace("http+docker://localhost", f"unix://{_socket(client)}"),
-        "baseImage": engine.base_image(client),
-        "redisImage": engine.redis_image(client),
+        "dockerHost": docker_client.api.base_url.replace(
+            "http+docker://localhost", f"unix://{_socket(docker_client)}"
+        ),
+        "baseImage": engine.base_image(docker_client),
+        "redisImage": engine.redis_image(docker_client),
         "index": "embedded",
         "caBundle": str(engine.CA_BUNDLE),
         "openFiles": 4096,
@@ -132,10 +123,10 @@ def _socket(client: "docker.DockerClient") -> str:
 
 @pytest.fixture(scope="module")
 def environment(
-    client: "docker.DockerClient", config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    docker_client: "docker.DockerClient", config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
     """The stack after its first `up`; whatever it leaves is removed at the end."""
-    _sweep(client)
+    _sweep(docker_client)
     try:
         directory = tmp_path_factory.mktemp("pulumi")
         stack = open_stack(NAME, directory, config)
@@ -152,13 +143,13 @@ def environment(
             urllib3.PoolManager(timeout=60, retries=False),
             stack,
             directory / "state",
-            client,
+            docker_client,
         )
         yield found
         found.http.clear()
         found.redis.close()
     finally:
-        _sweep(client)
+        _sweep(docker_client)
 
 
 def _sweep(client: "docker.DockerClient") -> None:

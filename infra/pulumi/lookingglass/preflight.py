@@ -67,8 +67,8 @@ def check(settings: Settings, stack: str) -> None:
 def _runtime(settings: Settings, info: dict[str, Any]) -> Iterator[str]:
     if settings.gpus and "nvidia" not in info.get("Runtimes", {}):
         yield (
-            "gpus: the engine has no runtime `nvidia`. Install NVIDIA's container toolkit on the host, run "
-            "`nvidia-ctk runtime configure --runtime=docker` and restart Docker"
+            "gpus: the engine has no runtime `nvidia`. `make hosts` prepares the host (docs/gpu_hosts.md); by hand, "
+            "install NVIDIA's container toolkit, run `nvidia-ctk runtime configure --runtime=docker`, restart Docker"
         )
 
 
