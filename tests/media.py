@@ -10,7 +10,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageDraw
+
+pillow_heif.register_heif_opener()
 
 
 def jpeg(image: Image.Image, **options: Any) -> bytes:

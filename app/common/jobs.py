@@ -15,6 +15,11 @@ from app.common.settings import ServiceSettings
 
 ROUTE = "app.worker.jobs.route_processing_job"
 
+RECONCILE = "app.worker.jobs.reconcile_buckets"
+
+#: Seconds a step of a comparison of buckets and index may run.
+RECONCILE_TIMEOUT = 900
+
 #: Seconds before each new try of a job that raised: a crash, a bug, an object that kills its decoder. What is
 #: merely away does not raise, see `app.worker.jobs`.
 RETRY_INTERVALS = [10, 60, 300]
@@ -28,6 +33,10 @@ class JobSettings(ServiceSettings):
     queue_name: str = "facial_recognition"
     video_queue_name: str | None = None
     cleanup_queue_name: str | None = None
+    #: Queue of what comparisons of buckets and index found; every worker serves it last.
+    reconcile_queue_name: str = "reconcile"
+    image_bucket: str = "images"
+    video_bucket: str = "videos"
     #: Seconds a job may run before it is ended.
     image_job_timeout: int = Field(180, ge=10)
     video_job_timeout: int = Field(7200, ge=10)
@@ -38,8 +47,12 @@ class JobSettings(ServiceSettings):
 
     def all_queues(self) -> list[str]:
         """Every queue in use, without repeats, the default first."""
-        names = (self.queue_name, self.video_queue_name, self.cleanup_queue_name)
+        names = (self.queue_name, self.video_queue_name, self.cleanup_queue_name, self.reconcile_queue_name)
         return list(dict.fromkeys(name for name in names if name))
+
+    def buckets(self) -> frozenset[str]:
+        """The buckets that the index speaks of."""
+        return frozenset((self.image_bucket, self.video_bucket))
 
     def queue_for(self, kind: Kind, *, removed: bool = False) -> str:
         """The name of the queue for an object of this kind, or for its removal."""
@@ -78,4 +91,15 @@ def options(job: ObjectJob, settings: JobSettings) -> dict[str, Any]:
         "failure_ttl": settings.failure_ttl,
         "retry": Retry(max=len(RETRY_INTERVALS), interval=RETRY_INTERVALS),
         "description": f"{job.event} {job.bucket}/{job.object}",
+    }
+
+
+def step_options(settings: JobSettings) -> dict[str, Any]:
+    """The same for a step of a comparison of buckets and index."""
+    return {
+        "timeout": RECONCILE_TIMEOUT,
+        "result_ttl": settings.result_ttl,
+        "failure_ttl": settings.failure_ttl,
+        "retry": Retry(max=len(RETRY_INTERVALS), interval=RETRY_INTERVALS),
+        "description": "compare buckets and index",
     }

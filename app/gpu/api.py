@@ -13,15 +13,18 @@ from werkzeug.routing import BaseConverter
 
 from app.common.auth import bearer_matches
 from app.common.errors import PermanentError, TransientError
-from app.gpu.index import PAGE
+from app.gpu.index import FACES_PREFIX, PAGE
 from app.gpu.pool import EngineCrashedError
-from app.gpu.service import FaceService, payload
+from app.gpu.service import ConflictError, FaceService, payload
 from app.gpu.settings import FaceSettings
 
 log = logging.getLogger(__name__)
 
 #: HTTP status of a picture that can never be processed, by its code; 422 for what is not named.
 PERMANENT_STATUS = {"not_an_image": 415, "too_many_bytes": 413, "too_many_pixels": 413}
+
+#: Members of a record by which records can be asked for.
+SELECTORS = ("bucket", "status", "reason_code", "model_id")
 
 #: Largest JSON body: a video's tracks. 5,000 faces of 512 numbers fit.
 MAX_JSON_BYTES = 64 * 2**20
@@ -71,6 +74,15 @@ class KnownItem(Version):
     #: What a person should know, of a video indexed in part.
     note: str | None = Field(None, max_length=2000)
     timings_ms: dict[str, float] | None = None
+
+
+class Lookup(BaseModel):
+    """The objects of a bucket that are asked about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bucket: str
+    keys: list[str] = Field(max_length=PAGE)
 
 
 class KeyConverter(BaseConverter):
@@ -134,12 +146,48 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         if after is not None and not _is_uuid(after):
             raise PermanentError("bad_request", "after must be what the page before answered.")
         records, after = service.items(
-            bucket=request.args.get("bucket"),
-            status=request.args.get("status"),
-            limit=limit,
-            after=after,
+            limit=limit, after=after, **{name: request.args.get(name) for name in SELECTORS}
         )
         return jsonify(status="success", items=records, after=after)
+
+    @app.get("/items/count")
+    def count_items() -> Response:
+        return jsonify(
+            status="success", items=service.count_items(**{name: request.args.get(name) for name in SELECTORS})
+        )
+
+    @app.post("/items/lookup")
+    def lookup() -> Response:
+        request.max_content_length = MAX_JSON_BYTES
+        wanted = Lookup.model_validate_json(request.get_data(cache=False))
+        return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys))
+
+    @app.get("/strays")
+    def strays() -> Response:
+        after = request.args.get("after")
+        if after and not (after.startswith(FACES_PREFIX) and _is_uuid(after.partition(":")[2] or str(UUID(int=0)))):
+            raise PermanentError("bad_request", "after must be what the page before answered.")
+        found, after = service.strays(after)
+        return jsonify(status="success", strays=found, after=after)
+
+    @app.get("/models")
+    def models() -> Response:
+        return jsonify(status="success", models=service.models())
+
+    @app.post("/alias")
+    def alias() -> Response:
+        service.switch_readers()
+        return jsonify(status="success", models=service.models())
+
+    @app.delete("/models/<model_id>")
+    def drop_model(model_id: str) -> Response | tuple[Response, int]:
+        try:
+            service.drop_model(model_id)
+        except KeyError:
+            return _error(
+                404, "not_found", f"The index holds no faces of a model {model_id}; GET /models lists them."
+            )
+        return jsonify(status="success", models=service.models())
 
     @app.put("/items/<bucket>/<key:key>")
     def put_item(bucket: str, key: str) -> Response:
@@ -179,6 +227,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
 
     app.register_error_handler(PermanentError, _permanent)
     app.register_error_handler(TransientError, _transient)
+    app.register_error_handler(ConflictError, _conflict)
     app.register_error_handler(EngineCrashedError, _crashed)
     app.register_error_handler(ValidationError, _invalid)
     app.register_error_handler(HTTPException, _http)
@@ -237,6 +286,10 @@ def _transient(error: TransientError) -> tuple[Response, int]:
     response, status = _error(503, "unavailable", str(error))
     response.headers["Retry-After"] = "1"
     return response, status
+
+
+def _conflict(error: ConflictError) -> tuple[Response, int]:
+    return _error(409, "conflict", str(error))
 
 
 def _crashed(error: EngineCrashedError) -> tuple[Response, int]:

@@ -6,6 +6,7 @@ record that is behind, never one that promises what is not there.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class FaceIndex:
         existing = set(self._collections())
         if ITEMS not in existing:
             self._client.create_collection(ITEMS, vectors_config={})
-            self._index_payload(ITEMS, ("bucket", "status", "model_id"))
+            self._index_payload(ITEMS, ("bucket", "status", "reason_code", "model_id"))
         if self.collection not in existing:
             self._client.create_collection(
                 self.collection,
@@ -109,6 +110,7 @@ class FaceIndex:
             for at in range(0, len(points), UPSERT_BATCH):
                 self._client.upsert(self.collection, points[at : at + UPSERT_BATCH], wait=True)
             self._drop(self.collection, identifier, keep=[str(point.id) for point in points])
+            self._drop_elsewhere(identifier, item["etag"])
             self._client.upsert(ITEMS, [models.PointStruct(id=identifier, vector={}, payload=record)], wait=True)
         return record
 
@@ -135,26 +137,101 @@ class FaceIndex:
     def page(
         self,
         *,
-        bucket: str | None = None,
-        status: str | None = None,
         limit: int = PAGE,
         after: str | None = None,
+        **selection: str | None,
     ) -> tuple[list[Payload], str | None]:
-        """A page of records and where the next one starts."""
-        conditions: list[models.Condition] = [
-            models.FieldCondition(key=name, match=models.MatchValue(value=value))
-            for name, value in (("bucket", bucket), ("status", status))
-            if value is not None
-        ]
+        """A page of records and where the next one starts; `selection` gives values of members."""
         with self._lock(ITEMS):
             records, following = self._client.scroll(
                 ITEMS,
-                scroll_filter=models.Filter(must=conditions),
+                scroll_filter=_having(**selection),
                 limit=limit,
                 offset=after,
                 with_payload=True,
             )
         return [record.payload or {} for record in records], None if following is None else str(following)
+
+    def items(self, **selection: str | None) -> int:
+        """How many records there are with these members."""
+        with self._lock(ITEMS):
+            return self._client.count(ITEMS, count_filter=_having(**selection), exact=True).count
+
+    def lookup(self, bucket: str, keys: Sequence[str]) -> dict[str, Payload]:
+        """What the index says of each of these objects that it knows.
+
+        `etag`, `model_id`, `status`, and `current`: whether all that the record promises is there, under the model
+        in use.
+        """
+        ids = [item_id(bucket, key) for key in keys]
+        with self._lock(ITEMS):
+            found = self._client.retrieve(ITEMS, ids, with_payload=True)
+            records = [point.payload or {} for point in found]
+            whole = self._whole([record for record in records if record["model_id"] == self._info.model_id])
+        return {
+            record["key"]: {
+                **{name: record[name] for name in ("etag", "model_id", "status")},
+                "current": record["item_id"] in whole,
+            }
+            for record in records
+        }
+
+    def strays(self, after: str | None = None) -> tuple[list[Payload], str | None]:
+        """The objects that a page of face points speaks of and no record does, and where the next page starts."""
+        collection, _, offset = (after or "").partition(":")
+        collections = [name for name in sorted(self._face_collections()) if name >= collection]
+        if not collections:
+            return [], None
+        start = offset if offset and collections[0] == collection else None
+        with self._lock(ITEMS):
+            points, following = self._client.scroll(
+                collections[0], limit=PAGE, offset=start, with_payload=["item_id", "bucket", "key"]
+            )
+            owners = {(point.payload or {})["item_id"]: point.payload or {} for point in points}
+            known = {str(point.id) for point in self._client.retrieve(ITEMS, list(owners), with_payload=False)}
+        found = [
+            {name: owner[name] for name in ("bucket", "key")} for item, owner in owners.items() if item not in known
+        ]
+        if following is not None:
+            return found, f"{collections[0]}:{following}"
+        return found, f"{collections[1]}:" if len(collections) > 1 else None
+
+    def held_models(self) -> list[Payload]:
+        """The models that the index holds faces of."""
+        target = self.alias_target()
+        return [
+            {
+                "model_id": name.removeprefix(FACES_PREFIX),
+                "points": self._client.count(name, exact=True).count,
+                "items": self.items(model_id=name.removeprefix(FACES_PREFIX)),
+                "in_use": name == self.collection,
+                "read": name == target,
+            }
+            for name in sorted(self._face_collections())
+        ]
+
+    def behind(self) -> int:
+        """How many records are of another model than the one in use."""
+        return self.items() - self.items(model_id=self._info.model_id)
+
+    def switch_readers(self) -> None:
+        """Point the alias at the model in use, in one step that readers cannot see the middle of."""
+        self._client.update_collection_aliases(
+            [
+                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS)),
+                models.CreateAliasOperation(
+                    create_alias=models.CreateAlias(collection_name=self.collection, alias_name=ALIAS)
+                ),
+            ]
+        )
+
+    def drop_model(self, model_id: str) -> None:
+        """Drop all faces of a model that is not in use."""
+        collection = FACES_PREFIX + model_id
+        with self._lock(ITEMS):
+            self._client.delete_collection(collection)
+            for owner in [owner for owner in self._points_of if owner[0] == collection]:
+                del self._points_of[owner]
 
     def delete(self, bucket: str, key: str) -> int:
         """Remove an item and its faces under every model; return how many points were removed."""
@@ -187,6 +264,30 @@ class FaceIndex:
 
     def _lock(self, identifier: str) -> threading.RLock:
         return self._locks[hash(identifier) % LOCKS]
+
+    def _whole(self, records: Sequence[Payload]) -> set[str]:
+        """The items among these, all of the model in use, whose points are all there."""
+        if self._embedded:
+            held = {r["item_id"]: len(self._points_of.get((self.collection, r["item_id"]), ())) for r in records}
+        else:
+            owners = {
+                point_id(r["item_id"], r["etag"], r["model_id"], number): r["item_id"]
+                for r in records
+                for number in range(r["face_count"])
+            }
+            found = self._client.retrieve(self.collection, list(owners), with_payload=False) if owners else []
+            held = Counter(owners[str(point.id)] for point in found)
+        return {r["item_id"] for r in records if held.get(r["item_id"], 0) == r["face_count"]}
+
+    def _drop_elsewhere(self, identifier: str, etag: str) -> None:
+        """Delete what other models have of another version: readers may not have been switched over yet."""
+        for collection in self._face_collections():
+            if collection == self.collection:
+                continue
+            stale = _of_item(identifier)
+            stale.must_not = [models.FieldCondition(key="etag", match=models.MatchValue(value=etag))]
+            if self._client.count(collection, count_filter=stale, exact=True).count:
+                self._drop(collection, identifier, keep=[])
 
     def _drop(self, collection: str, identifier: str, keep: Sequence[str]) -> int:
         """Delete an item's points but those to keep; return how many there were to delete."""
@@ -223,6 +324,16 @@ class FaceIndex:
             yield from records
             if offset is None:
                 return
+
+
+def _having(**members: str | None) -> models.Filter:
+    return models.Filter(
+        must=[
+            models.FieldCondition(key=name, match=models.MatchValue(value=value))
+            for name, value in members.items()
+            if value is not None
+        ]
+    )
 
 
 def _of_item(identifier: str) -> models.Filter:

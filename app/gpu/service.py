@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from app.common.errors import PermanentError, TransientError
+from app.common.errors import LookingGlassError, PermanentError, TransientError
 from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
@@ -25,6 +25,10 @@ RETRY_SECONDS = 5
 
 class NotReadyError(TransientError):
     """The engine or the index is not there yet; the message says why."""
+
+
+class ConflictError(LookingGlassError):
+    """What was asked for does not fit the state of the index; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,58 @@ class FaceService:
         """A page of item records, see `FaceIndex.page`."""
         with _index_errors():
             return self._ready().index.page(**selection)
+
+    def count_items(self, **selection: str | None) -> int:
+        """How many item records there are with these members."""
+        with _index_errors():
+            return self._ready().index.items(**selection)
+
+    def lookup(self, bucket: str, keys: list[str]) -> dict[str, Payload]:
+        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`."""
+        with _index_errors():
+            return self._ready().index.lookup(bucket, keys)
+
+    def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
+        """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""
+        with _index_errors():
+            return self._ready().index.strays(after)
+
+    def models(self) -> list[Payload]:
+        """The models that the index holds faces of."""
+        with _index_errors():
+            return self._ready().index.held_models()
+
+    def switch_readers(self) -> None:
+        """Point the alias at the model in use, once every item is of it.
+
+        Raises:
+            ConflictError: some are not yet.
+        """
+        with _index_errors():
+            index = self._ready().index
+            if index.alias_target() == index.collection:
+                return
+            if behind := index.behind():
+                raise ConflictError(f"{behind} items are still of another model: reconcile first.")
+            index.switch_readers()
+        log.info("Readers of the alias now see %s", index.collection)
+
+    def drop_model(self, model_id: str) -> None:
+        """Drop all faces of a model.
+
+        Raises:
+            ConflictError: it is in use, or readers see it.
+            KeyError: the index holds no faces of it.
+        """
+        with _index_errors():
+            index = self._ready().index
+            model = next((held for held in index.held_models() if held["model_id"] == model_id), None)
+            if model is None:
+                raise KeyError(model_id)
+            if model["in_use"] or model["read"]:
+                raise ConflictError(f"The model {model_id} is in use, or what readers see.")
+            index.drop_model(model_id)
+        log.info("Dropped the faces of %s", model_id)
 
     def count(self, bucket: str, key: str) -> int:
         """Points in the index that belong to an item, under every model."""

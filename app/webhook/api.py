@@ -70,6 +70,8 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
 
     @app.post("/webhook/minio")
     def minio() -> Answer:
+        if jobs.full():
+            return _unavailable(f"{settings.max_queued_jobs} jobs or more are waiting (MAX_QUEUED_JOBS)")
         wanted, ignored, buried = [], [], []
         for record in records(request.get_data()):
             try:
@@ -187,7 +189,11 @@ def _error(status: int, message: str) -> tuple[Response, int]:
 
 def _redis_trouble(error: RedisError) -> tuple[Response, int]:
     log.warning("Redis cannot take or give anything now: %s", error)
-    answer, status = _error(503, f"Redis cannot take or give anything now ({error}); send this again later.")
+    return _unavailable(f"Redis cannot take or give anything now ({error})")
+
+
+def _unavailable(why: str) -> tuple[Response, int]:
+    answer, status = _error(503, f"{why}; send this again later.")
     answer.headers["Retry-After"] = "3"
     return answer, status
 

@@ -1,6 +1,7 @@
 """From events to jobs in RQ, and back to what became of them."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ DEAD_LETTERS_KEPT = 10_000
 #: A dead letter is cut to this many characters of its record.
 DEAD_LETTER_CHARS = 4000
 
+#: Seconds for which the answer holds whether more jobs may wait.
+FULL_FOR = 0.25
+
 JSON = dict[str, Any]
 
 
@@ -34,6 +38,7 @@ class Jobs:
     def __init__(self, connection: "Redis", settings: WebhookSettings) -> None:
         self._redis = connection
         self._settings = settings
+        self._full, self._full_until = False, 0.0
 
     def from_event(self, event: Event) -> ObjectJob:
         """The job of an event."""
@@ -90,6 +95,13 @@ class Jobs:
             _answer(job, JobStatus.QUEUED if found is None else found.get_status(refresh=False))
             for job, found in zip(wanted, known, strict=True)
         ]
+
+    def full(self) -> bool:
+        """Whether as many jobs wait as may; looked up a few times a second, for events come by the thousand."""
+        if time.monotonic() >= self._full_until:
+            waiting = sum(self._queue(name).count for name in self._settings.all_queues())
+            self._full, self._full_until = waiting >= self._settings.max_queued_jobs, time.monotonic() + FULL_FOR
+        return self._full
 
     def schedule(self, job: ObjectJob, at: datetime) -> JSON:
         """Enqueue a job at a later time, through RQ's scheduler."""

@@ -21,17 +21,13 @@ class WebhookSettings(JobSettings):
     webhook_token: SecretStr | None = None
     #: What operators send with everything else.
     api_token: SecretStr | None = None
-    image_bucket: str = "images"
-    video_bucket: str = "videos"
     #: Largest request body. MinIO sends one event at a time, of a few kB.
     max_body_bytes: int = Field(2**20, ge=4096)
+    #: Jobs waiting above which events are left with MinIO, for it keeps them on disk and Redis in memory.
+    max_queued_jobs: int = Field(100_000, ge=1)
 
     @model_validator(mode="after")
     def _guarded_beyond_loopback(self) -> Self:
         for token, name in ((self.webhook_token, "WEBHOOK_TOKEN"), (self.api_token, "API_TOKEN")):
             require_token_beyond_loopback(self.webhook_host, token, host_name="WEBHOOK_HOST", token_name=name)
         return self
-
-    def buckets(self) -> frozenset[str]:
-        """The buckets whose events become jobs."""
-        return frozenset((self.image_bucket, self.video_bucket))

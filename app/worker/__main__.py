@@ -1,5 +1,6 @@
-"""`python -m app.worker`: a worker."""
+"""`python -m app.worker`: a worker, and beside it what operators do by hand."""
 
+import argparse
 import logging
 import os
 import secrets
@@ -16,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 from app.common import logs
 from app.common.settings import load
-from app.worker import jobs
+from app.worker import jobs, operate, schedule
 from app.worker.reliable import ReliableQueue, ReliableWorker
 from app.worker.settings import WorkerSettings
 
@@ -28,9 +29,44 @@ MAINTENANCE = 15
 
 
 def main() -> None:
+    """Work, or do what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m app.worker", description="Work, or run a command.")
+    operate.add_commands(parser)
+    arguments = parser.parse_args()
+    settings = load(WorkerSettings)
+    if arguments.command:
+        sys.exit(operate.run(arguments, jobs.context(), _connect(settings)))
+    work(settings)
+
+
+def work(settings: WorkerSettings) -> None:
     """Work until told to stop; a first SIGTERM or Ctrl-C lets the job in hand finish."""
     logs.set_up("worker")
-    settings = load(WorkerSettings)
+    connection = _connect(settings)
+    worker = ReliableWorker(
+        settings.served(),
+        # A name must be free; one of a worker killed a moment ago is not yet.
+        name=f"{settings.worker_name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
+        connection=connection,
+        queue_class=ReliableQueue,
+        serializer=JSONSerializer,
+        worker_ttl=WORKER_TTL,
+        job_monitoring_interval=HEARTBEAT,
+        maintenance_interval=MAINTENANCE,
+        default_result_ttl=settings.result_ttl,
+    )
+    worker.job_memory = settings.job_memory_bytes
+    worker.chores = lambda connection: schedule.keep_scheduled(connection, settings, settings.reconcile_interval)
+    logging.getLogger(jobs.__name__).info(
+        "Worker %s serves %s",
+        worker.name,
+        ", ".join(settings.served()),
+        extra={"minio": settings.minio_endpoint},
+    )
+    sys.exit(0 if worker.work(with_scheduler=True, logging_level=None) is not None else 1)
+
+
+def _connect(settings: WorkerSettings) -> "Redis":
     # Redis may be restarted at any moment: a command is tried for about 10 s before it fails.
     connection = Redis.from_url(
         settings.redis_url,
@@ -42,25 +78,7 @@ def main() -> None:
         connection.ping()
     except RedisError as error:
         sys.exit(f"app.worker: Redis does not answer ({error}): is REDIS_URL right, and Redis up?")
-    worker = ReliableWorker(
-        list(settings.queue_names),
-        # A name must be free; one of a worker killed a moment ago is not yet.
-        name=f"{settings.worker_name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
-        connection=connection,
-        queue_class=ReliableQueue,
-        serializer=JSONSerializer,
-        worker_ttl=WORKER_TTL,
-        job_monitoring_interval=HEARTBEAT,
-        maintenance_interval=MAINTENANCE,
-        default_result_ttl=settings.result_ttl,
-    )
-    logging.getLogger(jobs.__name__).info(
-        "Worker %s serves %s",
-        worker.name,
-        ", ".join(settings.queue_names),
-        extra={"minio": settings.minio_endpoint},
-    )
-    sys.exit(0 if worker.work(with_scheduler=True, logging_level=None) is not None else 1)
+    return connection
 
 
 if __name__ == "__main__":

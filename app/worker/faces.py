@@ -64,6 +64,7 @@ class FaceClient:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._url = settings.gpu_worker_url.rstrip("/")
+        self._model_id: str | None = None
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self._http = urllib3.PoolManager(
@@ -88,8 +89,8 @@ class FaceClient:
 
     def is_current(self, version: ObjectVersion) -> bool:
         """Whether the index holds this version's faces, or its rejection, under the model in use."""
-        answer = self._call("GET", _path(version), missing_ok=True)
-        return bool(answer) and answer["current"] and answer["item"]["etag"] == version.etag
+        answer = self._call("GET", _path(version), or_code="not_found")
+        return bool(answer.get("current")) and answer["item"]["etag"] == version.etag
 
     def put_image(self, version: ObjectVersion, data: bytes) -> JSON:
         """Have a picture analysed and indexed; return its item record.
@@ -129,6 +130,57 @@ class FaceClient:
         """Remove an object's faces and record; return how many points there were."""
         return int(self._call("DELETE", _item_path(bucket, key))["deleted_points"])
 
+    def model_id(self) -> str:
+        """The model in use, asked for once."""
+        if self._model_id is None:
+            self._model_id = self.model().model_id
+        return self._model_id
+
+    def lookup(self, bucket: str, keys: list[str]) -> dict[str, JSON]:
+        """What the index says of each of these objects (1,000 at most) that it knows."""
+        body = json.dumps({"bucket": bucket, "keys": keys}).encode()
+        items: dict[str, JSON] = self._call("POST", "/items/lookup", body, "application/json")["items"]
+        return items
+
+    def count_items(self, bucket: str) -> int:
+        """How many objects of a bucket the index knows."""
+        return int(self._call("GET", "/items/count?" + urlencode({"bucket": bucket}))["items"])
+
+    def records(self, bucket: str, after: str | None) -> tuple[list[JSON], str | None]:
+        """A page of the records of a bucket's objects, and where the next begins."""
+        query = {"bucket": bucket, **({"after": after} if after else {})}
+        answer = self._call("GET", "/items?" + urlencode(query))
+        return answer["items"], answer["after"]
+
+    def strays(self, after: str | None) -> tuple[list[JSON], str | None]:
+        """Objects with faces but without a record among a page of faces, and where the next begins."""
+        answer = self._call("GET", "/strays" + (f"?{urlencode({'after': after})}" if after else ""))
+        return answer["strays"], answer["after"]
+
+    def remains(self, bucket: str, key: str) -> tuple[JSON | None, int]:
+        """An object's record, and how many points of it there are under every model."""
+        answer = self._call("GET", _item_path(bucket, key), or_code="not_found")
+        return answer.get("item"), int(answer["points"])
+
+    def models(self) -> list[JSON]:
+        """The models that the index holds faces of."""
+        models: list[JSON] = self._call("GET", "/models")["models"]
+        return models
+
+    def switch_readers(self) -> bool:
+        """Point the readers' alias at the model in use; False while some items are of another."""
+        return "models" in self._call("POST", "/alias", or_code="conflict")
+
+    def drop_model(self, model_id: str) -> None:
+        """Drop the faces of a model that is not in use.
+
+        Raises:
+            LookingGlassError: it is in use, or there is none.
+        """
+        answer = self._call("DELETE", f"/models/{quote(model_id, safe='')}", or_code="conflict not_found")
+        if "models" not in answer:
+            raise LookingGlassError(answer["error"])
+
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
         members = {k: v for k, v in asdict(version).items() if k in ("etag", "size", "version_id", "last_modified")}
         body = json.dumps({**members, **known}).encode()
@@ -142,7 +194,7 @@ class FaceClient:
         body: bytes | None = None,
         content_type: str = "",
         *,
-        missing_ok: bool = False,
+        or_code: str = "",
     ) -> JSON:
         headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
         try:
@@ -155,8 +207,8 @@ class FaceClient:
             answer = {}
         if response.status < 300:
             return answer
-        if response.status == 404 and missing_ok:
-            return {}
+        if answer.get("code") in or_code.split():
+            return answer
         raise _error(response.status, answer.get("code", ""), answer.get("error", "no reason given"))
 
 

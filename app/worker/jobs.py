@@ -11,12 +11,15 @@ from typing import Any
 
 from rq import Queue, Retry, get_current_job
 from rq.job import Job
+from rq.timeouts import JobTimeoutException
 
 from app.common.errors import PermanentError, TransientError
 from app.common.jobs import ROUTE, ObjectJob, options, queue
 from app.common.media import Kind
+from app.worker import schedule
 from app.worker.converge import Context, converge, kind_of
 from app.worker.faces import EngineCrashedError, FaceClient
+from app.worker.reliable import MOST_DEATHS, deaths
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectChangedError, Store
 
@@ -37,13 +40,15 @@ def _job(run: Callable[[str, str], Outcome]) -> Callable[..., Outcome]:
     @wraps(run)
     def job(bucket: str, object: str, event: str | None = None) -> Outcome:  # noqa: A002, ARG001
         try:
+            if deaths() >= MOST_DEATHS:
+                return _quarantine(bucket, object, f"it ended {deaths()} processes of workers")
             return run(bucket, object)
         except TransientError as error:
-            return _wait(bucket, object, error)
-        except EngineCrashedError as error:
+            return _wait(f"{bucket}/{object}", error)
+        except (EngineCrashedError, JobTimeoutException, MemoryError) as error:
             if _tries_left():
                 raise
-            return _quarantine(bucket, object, error)
+            return _quarantine(bucket, object, str(error) or "it took more memory than a job may")
 
     return job
 
@@ -84,6 +89,17 @@ def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
     return _converge("Cleaning up removed item", bucket, object)
 
 
+def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: float = 0) -> Outcome:
+    """Compare buckets and index from a position on, and enqueue what differs."""
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("A step of a comparison enqueues the next, so it runs as a job.")
+    try:
+        return schedule.step(context(), job.connection, position, found, began)
+    except TransientError as error:
+        return _wait("the comparison of buckets and index", error)
+
+
 @cache
 def context() -> Context:
     """The clients of this process; a job runs in a process of its own."""
@@ -98,12 +114,12 @@ def _converge(doing: str, bucket: str, key: str) -> JSON:
     return outcome
 
 
-def _wait(bucket: str, key: str, error: TransientError) -> Outcome:
+def _wait(what: str, error: TransientError) -> Outcome:
     """Have the job tried again later, without using up the tries it has for what should not happen."""
     job = get_current_job()
     if job is None:
         raise error
-    log.warning("Waiting with %s/%s: %s", bucket, key, error)
+    log.warning("Waiting with %s: %s", what, error)
     job.meta["waiting_for"] = str(error)
     job.save_meta()  # type: ignore[no-untyped-call]
     return Retry(max=OUTAGE_TRIES, interval=OUTAGE_INTERVALS)
@@ -114,13 +130,13 @@ def _tries_left() -> bool:
     return bool(job and job.retries_left)
 
 
-def _quarantine(bucket: str, key: str, error: EngineCrashedError) -> Outcome:
-    """Give up on an object that killed its engine process at every try; recorded on its item."""
+def _quarantine(bucket: str, key: str, why: str) -> Outcome:
+    """Give up on an object that ended a process at every try; recorded on its item."""
     version = context().store.stat(bucket, key)
     if version is None:
         return cleanup_processed_item(bucket, key)
-    reason = f"Quarantined: it stopped the face engine at every try. {error}"
-    log.error("Quarantined %s/%s: %s", bucket, key, error)
+    reason = f"Quarantined, for at every try the same happened: {why}"
+    log.error("Quarantined %s/%s: %s", bucket, key, why)
     item = context().faces.put_rejection(version, PermanentError("quarantined", reason))
     return {"bucket": bucket, "object": key, "status": item["status"], "reason": reason}
 

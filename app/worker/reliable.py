@@ -5,19 +5,30 @@ On several queues RQ takes a job with BLPOP: killed right after it, the worker l
 """
 
 import logging
+import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis import Redis
-from rq import Queue, Worker
+from rq import Queue, Worker, get_current_job
 from rq.exceptions import DequeueTimeout
 from rq.job import Job
 from rq.queue import Queue as BaseQueue
 from rq.scheduler import RQScheduler
+from rq.utils import as_text
 
-#: Seconds between looks at several queues. Redis can block on one list while moving, not on many.
+#: Seconds between looks at several queues. Redis can block on one list while moving, not on many: on the first.
 POLL_INTERVAL = 0.2
+
+#: Processes that an object may end before it is not tried again.
+MOST_DEATHS = 3
+
+
+def deaths() -> int:
+    """How many processes the job in hand has ended: by a signal, in a decoder or for want of memory."""
+    job = get_current_job()
+    return int(job.meta.get("deaths", 0)) if job else 0
 
 
 class ReliableQueue(Queue):
@@ -40,13 +51,23 @@ class ReliableQueue(Queue):
                 return None
             if time.monotonic() >= deadline:
                 raise DequeueTimeout(timeout, [queue.key for queue in in_order])
-            time.sleep(POLL_INTERVAL)
+            first, wait = in_order[0], POLL_INTERVAL
+            moved = connection.blmove(first.key, first.intermediate_queue_key, wait)  # type: ignore[arg-type]
+            if moved:
+                taken = cls._fetch_dequeued_job(connection, first.key, as_text(moved), **options)
+                if taken:
+                    return taken
 
 
 class ReliableWorker(Worker):
     """A worker on reliable queues: each job is cleared from the list of those under way."""
 
     queue_class = ReliableQueue
+
+    #: Called now and then, while nothing else is to be done.
+    chores: Callable[[Redis], None] = staticmethod(lambda _connection: None)
+    #: Address space of a job's process, in bytes.
+    job_memory = resource.RLIM_INFINITY
 
     @property
     def dequeue_timeout(self) -> int:
@@ -65,6 +86,16 @@ class ReliableWorker(Worker):
         )
         scheduler.prepare_registries(self.queue_names())
         scheduler.enqueue_scheduled_jobs()  # type: ignore[no-untyped-call]
+        self.chores(self.connection)
+
+    def main_work_horse(self, job: Job, queue: BaseQueue) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (self.job_memory, self.job_memory))
+        super().main_work_horse(job, queue)
+
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
+        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
+        job.meta["deaths"] = int(job.meta.get("deaths", 0)) + 1
+        job.save_meta()  # type: ignore[no-untyped-call]
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
         """Seconds after which a job counts as abandoned; RQ adds a minute, here three signs of life may be missed.

@@ -29,6 +29,11 @@ class WorkerSettings(JobSettings):
         "facial_recognition",
     )
 
+    #: Seconds between two comparisons of buckets and index; 0 for none but those by hand.
+    reconcile_interval: int = Field(3600, ge=0)
+
+    #: Address space of a job's process, in bytes: a decoder that wants more takes its own job with it, no other.
+    job_memory_bytes: int = Field(4 * 2**30, ge=2**30)
     #: Largest picture fetched, in bytes; the face service has its own limit of the same name.
     max_image_bytes: int = Field(64 * 2**20, ge=1024)
     #: Seconds between two frames of a video that are looked at, while the budget lasts.
@@ -37,3 +42,7 @@ class WorkerSettings(JobSettings):
     video_max_frames: int = Field(1000, ge=1)
     #: Largest frame accepted, in pixels.
     video_max_pixels: int = Field(50_000_000, ge=1024)
+
+    def served(self) -> list[str]:
+        """The queues served, that of comparisons last."""
+        return list(dict.fromkeys((*self.queue_names, self.reconcile_queue_name)))

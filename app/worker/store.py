@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import urllib3
 from minio import Minio
@@ -76,6 +77,20 @@ class Store:
             content_type=found.content_type or "",
             last_modified=found.last_modified.isoformat() if found.last_modified else "",
         )
+
+    def page(self, bucket: str, after: str | None, limit: int) -> list[tuple[str, str]]:
+        """Keys and ETags of the next objects of a bucket, in the order of keys; none after the last.
+
+        Raises:
+            TransientError: the store does not answer, or does not let us look.
+        """
+        try:
+            with self._errors():
+                found = self._client.list_objects(bucket, recursive=True, start_after=after)
+                return [(str(o.object_name), (o.etag or "").strip('"')) for o in islice(found, limit)]
+        except ObjectChangedError as error:
+            # Not taken for an empty one: a wrong name must not cost the index of the right one.
+            raise TransientError(f"There is no bucket {bucket}.") from error
 
     def read(self, version: ObjectVersion, offset: int = 0, length: int = 0) -> bytes:
         """Bytes of exactly this version, all of them unless a range is given.

@@ -43,6 +43,8 @@ class Worker(Container):
                 "MINIO_ENDPOINT": f"minio:{MINIO_PORT}",
                 "MINIO_USER": WORKER_USER,
                 "GPU_WORKER_URL": "http://gpu-worker:5001",
+                "IMAGE_BUCKET": settings.image_bucket,
+                "VIDEO_BUCKET": settings.video_bucket,
                 **settings.queues,
             },
             secrets={

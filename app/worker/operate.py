@@ -1,0 +1,112 @@
+"""What an operator does by hand: `python -m app.worker reconcile`, `proof`, `release`, `models`."""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from redis import Redis
+from rq import Queue
+
+from app.common.errors import LookingGlassError
+from app.common.jobs import queue
+from app.worker import reconcile
+from app.worker.converge import Context
+
+#: Jobs of a comparison that may wait; beyond, it waits for the workers.
+MOST_WAITING = 5000
+
+#: What a terminal would obey, and lines that would look like two.
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Describe the commands to a parser."""
+    commands = parser.add_subparsers(dest="command", title="commands")
+    compare = commands.add_parser("reconcile", help="compare buckets and index, and enqueue what differs")
+    compare.add_argument("--dry-run", action="store_true", help="print the differences and enqueue nothing")
+    compare.add_argument("--wait", action="store_true", help="return when the differences have been worked off")
+    for name, text in (
+        ("proof", "show what is left of an object, in the bucket and in the index; exit 1 if anything is"),
+        ("release", "forget an object's verdict, quarantine included, and try it again"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("bucket")
+        command.add_argument("object")
+    models = commands.add_parser("models", help="list the models that the index holds faces of")
+    models.add_argument("--drop", metavar="MODEL_ID", help="drop the faces of a model that is not in use")
+
+
+def run(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
+    """Run the command that was asked for; return the exit status."""
+    commands: dict[str, Callable[[argparse.Namespace, Context, Redis], int]] = {
+        "reconcile": _reconcile,
+        "proof": _proof,
+        "release": _release,
+        "models": _models,
+    }
+    try:
+        return commands[arguments.command](arguments, context, connection)
+    except LookingGlassError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _reconcile(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
+    found, pages = Counter[str](), 0
+    waiting = queue(context.settings.reconcile_queue_name, connection)
+    for differences, following in reconcile.pages(context):
+        pages += 1
+        found.update(difference.why for difference in differences)
+        where = f"next: {following.bucket or 'faces'}, {following.side}" if following else "compared all"
+        _progress(f"{pages} pages compared, {found.total()} differences; {where}")
+        if arguments.dry_run:
+            for difference in differences:
+                print(f"{difference.why}\t{difference.bucket}/{difference.key.translate(_UNPRINTABLE)}")
+            continue
+        reconcile.enqueue(differences, connection, context.settings)
+        while waiting.count > MOST_WAITING:
+            _progress(f"{found.total()} differences; {waiting.count} jobs wait for the workers")
+            time.sleep(1)
+    while arguments.wait and not arguments.dry_run and _busy(waiting):
+        _progress(f"{waiting.count} jobs wait for the workers")
+        time.sleep(0.5)
+    if not arguments.dry_run and (arguments.wait or not found):
+        reconcile.switch_readers(context)
+    _progress("")
+    summary = ", ".join(f"{number} {why}" for why, number in sorted(found.items())) or "none"
+    print(f"Differences: {summary}.{' Nothing was enqueued.' * arguments.dry_run}", file=sys.stderr)
+    return 0
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _busy(waiting: Queue) -> bool:
+    registries = (waiting.started_job_registry, waiting.scheduled_job_registry)
+    return bool(waiting.count or any(registry.get_job_count(cleanup=False) for registry in registries))
+
+
+def _proof(arguments: argparse.Namespace, context: Context, _connection: Redis) -> int:
+    found = reconcile.proof(context, arguments.bucket, arguments.object)
+    print(json.dumps(found, indent=2))
+    return 0 if found["gone"] else 1
+
+
+def _release(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
+    context.faces.delete(arguments.bucket, arguments.object)
+    released = [reconcile.Difference(arguments.bucket, arguments.object, "missing")]
+    enqueued = reconcile.enqueue(released, connection, context.settings)
+    print("Released; a worker tries it again." if enqueued else "Released; it waits for a worker already.")
+    return 0
+
+
+def _models(arguments: argparse.Namespace, context: Context, _connection: Redis) -> int:
+    if arguments.drop:
+        context.faces.drop_model(arguments.drop)
+    print(json.dumps(context.faces.models(), indent=2))
+    return 0

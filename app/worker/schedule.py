@@ -1,0 +1,56 @@
+"""The comparison of buckets and index as jobs: one after the other, each enqueueing the next.
+
+A step ends after so many differences and goes to the end of the queue, behind the jobs that it enqueued: the queue
+itself is the back-pressure, and a step that dies with its worker is taken over like any job.
+"""
+
+import logging
+import time
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+
+from app.common.jobs import RECONCILE, JobSettings, queue, step_options
+from app.worker import reconcile
+from app.worker.converge import Context
+
+log = logging.getLogger(__name__)
+
+#: Redis key that is there from one scheduled comparison until the next is due.
+NOT_DUE = "lookingglass:reconcile:not_due"
+#: Redis hash with the figures of the last comparison, for whoever watches.
+FIGURES = "lookingglass:reconcile"
+
+#: Jobs enqueued, and seconds spent, after which a step makes room.
+STEP_JOBS = 2000
+STEP_SECONDS = 30
+
+
+def keep_scheduled(connection: Redis, settings: JobSettings, interval: int) -> None:
+    """Enqueue a comparison if the last is `interval` seconds ago; by whichever worker looks first."""
+    if interval and connection.set(NOT_DUE, "1", nx=True, ex=interval):
+        enqueue_step(connection, settings, {})
+
+
+def enqueue_step(connection: Redis, settings: JobSettings, arguments: dict[str, Any]) -> None:
+    """Enqueue a step of a comparison behind everything else."""
+    data = Queue.prepare_data(RECONCILE, kwargs=arguments, **step_options(settings))
+    queue(settings.reconcile_queue_name, connection).enqueue_many([data])
+
+
+def step(context: Context, connection: Redis, position: list[Any] | None, found: int, began: float) -> dict[str, Any]:
+    """Compare until there is enough to do, and leave the rest to the next step."""
+    settings, enqueued, started = context.settings, 0, time.monotonic()
+    began = began or time.time()
+    for differences, following in reconcile.pages(context, reconcile.Position(*position) if position else None):
+        enqueued += reconcile.enqueue(differences, connection, settings)
+        found += len(differences)
+        if following and (enqueued >= STEP_JOBS or time.monotonic() - started > STEP_SECONDS):
+            enqueue_step(connection, settings, {"position": list(following), "found": found, "began": began})
+            return {"status": "goes on", "differences": found}
+    reconcile.switch_readers(context)
+    took = round(time.time() - began, 1)
+    connection.hset(FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})
+    log.info("Compared buckets and index: %d differences", found, extra={"seconds": took})
+    return {"status": "compared", "differences": found}

@@ -1,0 +1,213 @@
+"""Buckets and index are compared, and what was lost on the way is found."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra import contract
+from infra.local import tools
+from infra.local.stack import Stack
+from tests import media
+from tests.fixtures import Pipeline, eventually, local_settings, pipeline
+from tests.unit.gpu.onnx_packs import write_pack
+
+ARNS = [contract.target_arn(target) for target in (contract.DURABLE_TARGET, contract.HINT_TARGET)]
+
+
+@contextmanager
+def events_lost(found: Pipeline) -> Iterator[None]:
+    """A time in which nothing tells the webhook what happens to the buckets."""
+    for bucket in ("images", "videos"):
+        contract.unsubscribe(found.minio, bucket, ARNS)
+    try:
+        yield
+    finally:
+        for bucket in ("images", "videos"):
+            contract.subscribe(found.minio, bucket, ARNS)
+
+
+def operate(found: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the worker's, as an operator would."""
+    environment = dict(found.stack.processes["worker-1"].environment)
+    return subprocess.run(
+        [sys.executable, "-m", "app.worker", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+        check=False,
+    )
+
+
+def differences(found: Pipeline) -> set[str]:
+    """What a dry run prints, a line for each difference."""
+    answer = operate(found, "reconcile", "--dry-run")
+    assert answer.returncode == 0, answer.stderr
+    return set(answer.stdout.splitlines())
+
+
+@pytest.fixture
+def portrait(photos: dict[str, bytes]) -> Callable[[int], bytes]:
+    """Small photographs with a face, each of other bytes."""
+    face = media.jpeg(media.portrait(photos))
+    return lambda number: face + bytes([number])
+
+
+def test_what_no_event_told_of_is_found(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
+    operate(running, "reconcile", "--wait")  # other tests put records that no object stands behind
+    for number in range(3):
+        running.put("images", f"told/{number}.jpg", portrait(number))
+    for number in range(3):
+        running.indexed("images", f"told/{number}.jpg")
+    running.idle()
+    with events_lost(running):
+        created = running.put("images", "untold/new line\n.jpg", portrait(3))
+        changed = running.put("images", "told/1.jpg", portrait(4))
+        running.minio.remove_object("images", "told/2.jpg")
+    expected = {
+        "missing\timages/untold/new line\\x0a.jpg",
+        "changed\timages/told/1.jpg",
+        "orphan\timages/told/2.jpg",
+    }
+    assert differences(running) == expected
+    assert differences(running) == expected  # a dry run changes nothing
+    done = operate(running, "reconcile", "--wait")
+    assert "Differences: 1 changed, 1 missing, 1 orphan." in done.stderr
+    assert running.indexed("images", "untold/new line\n.jpg", created)["points"] == 1
+    assert running.indexed("images", "told/1.jpg", changed)["points"] == 1
+    running.gone("images", "told/2.jpg")
+    assert differences(running) == set()
+
+
+def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
+    with events_lost(running):
+        etag = running.put("images", "scheduled.jpg", portrait(5))
+    running.redis.delete("lookingglass:reconcile:not_due")  # an hour later
+    assert running.indexed("images", "scheduled.jpg", etag)["points"] == 1
+    running.idle()
+    figures = eventually(lambda: running.redis.hgetall("lookingglass:reconcile"), "figures of the comparison")
+    assert b"differences" in figures
+
+
+def test_the_proof_says_what_is_left(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
+    running.put("images", "proof.jpg", portrait(6))
+    running.indexed("images", "proof.jpg")
+    there = operate(running, "proof", "images", "proof.jpg")
+    assert there.returncode == 1
+    assert json.loads(there.stdout)["points"] == 1
+    running.minio.remove_object("images", "proof.jpg")
+    running.gone("images", "proof.jpg")
+    proof = operate(running, "proof", "images", "proof.jpg")
+    assert proof.returncode == 0
+    assert json.loads(proof.stdout) == {
+        "bucket": "images",
+        "object": "proof.jpg",
+        "in_bucket": False,
+        "record": None,
+        "points": 0,
+        "gone": True,
+    }
+
+
+def test_a_verdict_can_be_taken_back(running: Pipeline) -> None:
+    etag = running.put("images", "quarantined.jpg", b"no picture")
+    running.indexed("images", "quarantined.jpg", etag)
+    before = running.item("images", "quarantined.jpg")["item"]["indexed_at"]
+    assert operate(running, "release", "images", "quarantined.jpg").returncode == 0
+
+    def tried_again() -> bool:
+        item = running.item("images", "quarantined.jpg").get("item")
+        return bool(item and item["indexed_at"] > before)
+
+    eventually(tried_again, "another verdict")
+
+
+def test_an_object_that_ends_its_worker_s_process_is_quarantined(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    with events_lost(running):
+        etag = running.put("images", "deadly.jpg", portrait(7))
+    job = running.call(
+        "POST",
+        "webhook/test/queue",
+        {"bucket": "images", "object": "deadly.jpg", "run_at": "2100-01-01T00:00:00Z"},
+    )[1]["job_id"]
+    running.redis.hset(f"rq:job:{job}", "meta", json.dumps({"deaths": 3}))
+    running.redis.zadd("rq:scheduled:facial_recognition", {job: 1})
+    item = running.indexed("images", "deadly.jpg", etag)["item"]
+    assert item["reason_code"] == "quarantined"
+    listed = running.call("GET", "gpu_worker/items?reason_code=quarantined")[1]["items"]
+    assert [found["key"] for found in listed] == ["deadly.jpg"]
+    running.minio.remove_object("images", "deadly.jpg")
+    running.gone("images", "deadly.jpg")
+
+
+def test_a_full_queue_leaves_events_with_minio(tmp_path: Path, portrait: Callable[[int], bytes]) -> None:
+    settings = local_settings(tmp_path / "full", workers=1)
+    os.environ["MAX_QUEUED_JOBS"] = "3"
+    try:
+        with Stack(settings) as stack:
+            found = pipeline(stack)
+            worker = stack.processes["worker-1"]
+            worker.stop()
+            for number in range(10):
+                found.put("images", f"{number}.jpg", portrait(number))
+            eventually(
+                lambda: found.call("POST", "webhook/webhook/minio", {"Records": []}, **found.token())[0] == 503,
+                "a full queue",
+            )
+            worker.start()
+            for number in range(10):
+                found.indexed("images", f"{number}.jpg", timeout=120)
+            found.idle()
+            found.http.clear()
+            found.redis.close()
+    except tools.ToolError as error:
+        pytest.skip(str(error))
+    finally:
+        del os.environ["MAX_QUEUED_JOBS"]
+
+
+def test_another_model_takes_over_when_it_has_seen_everything(
+    tmp_path: Path, portrait: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = local_settings(tmp_path / "models", workers=1)
+    with Stack(settings) as stack:
+        found = pipeline(stack)
+        for number in range(3):
+            found.put("images", f"{number}.jpg", portrait(number))
+        for number in range(3):
+            found.indexed("images", f"{number}.jpg")
+        [old] = found.call("GET", "gpu_worker/models")[1]["models"]
+        found.http.clear()
+        found.redis.close()
+    write_pack(tmp_path / "packs" / "stand_in")
+    for name, value in (
+        ("ENGINE", "insightface"),
+        ("MODEL_DIR", str(tmp_path / "packs")),
+        ("MODEL_PACK", "stand_in"),
+        ("RECONCILE_INTERVAL", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    with Stack(settings) as stack:
+        found = pipeline(stack)
+        assert found.call("POST", "gpu_worker/alias")[0] == 409
+        assert {line.split("\t")[0] for line in differences(found)} == {"model"}
+        assert operate(found, "models", "--drop", old["model_id"]).returncode == 1  # readers still see it
+        assert operate(found, "reconcile", "--wait").returncode == 0
+        assert differences(found) == set()
+        models = {model["model_id"]: model for model in found.call("GET", "gpu_worker/models")[1]["models"]}
+        assert [name for name, model in models.items() if model["read"]] == [
+            name for name, model in models.items() if model["in_use"]
+        ]
+        assert not models[old["model_id"]]["read"]
+        assert operate(found, "models", "--drop", old["model_id"]).returncode == 0
+        assert old["model_id"] not in str(found.call("GET", "gpu_worker/models")[1])
+        found.http.clear()
+        found.redis.close()
