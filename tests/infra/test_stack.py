@@ -68,8 +68,8 @@ class Environment(Interfaces):
 
     def waiting(self) -> int:
         """How many jobs wait, the one that the worker's last call took included."""
-        [queue] = self.call("GET", "webhook/queue/stats")[1]["queues"].values()
-        return int(queue["queued_jobs"] + queue["started_jobs"])
+        queues = self.call("GET", "webhook/queue/stats")[1]["queues"].values()
+        return sum(int(queue["queued_jobs"] + queue["started_jobs"]) for queue in queues)
 
     def crawler(self) -> Minio:
         """A client with the crawler's keys."""
