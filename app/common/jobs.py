@@ -86,20 +86,21 @@ def options(job: ObjectJob, settings: JobSettings) -> dict[str, Any]:
     return {
         "kwargs": {"bucket": job.bucket, "object": job.object, "event": job.event},
         "job_id": job.job_id,
-        "timeout": job.timeout,
-        "result_ttl": settings.result_ttl,
-        "failure_ttl": settings.failure_ttl,
-        "retry": Retry(max=len(RETRY_INTERVALS), interval=RETRY_INTERVALS),
         "description": f"{job.event} {job.bucket}/{job.object}",
+        **_limits(settings, job.timeout),
     }
 
 
 def step_options(settings: JobSettings) -> dict[str, Any]:
     """The same for a step of a comparison of buckets and index."""
+    return {"description": "compare buckets and index", **_limits(settings, RECONCILE_TIMEOUT)}
+
+
+def _limits(settings: JobSettings, timeout: int) -> dict[str, Any]:
+    """How long a job may run and is remembered, and how often it is tried."""
     return {
-        "timeout": RECONCILE_TIMEOUT,
+        "timeout": timeout,
         "result_ttl": settings.result_ttl,
         "failure_ttl": settings.failure_ttl,
         "retry": Retry(max=len(RETRY_INTERVALS), interval=RETRY_INTERVALS),
-        "description": "compare buckets and index",
     }

@@ -145,16 +145,12 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         after = request.args.get("after")
         if after is not None and not _is_uuid(after):
             raise PermanentError("bad_request", "after must be what the page before answered.")
-        records, after = service.items(
-            limit=limit, after=after, **{name: request.args.get(name) for name in SELECTORS}
-        )
+        records, after = service.items(limit=limit, after=after, **_selection())
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
     def count_items() -> Response:
-        return jsonify(
-            status="success", items=service.count_items(**{name: request.args.get(name) for name in SELECTORS})
-        )
+        return jsonify(status="success", items=service.count_items(**_selection()))
 
     @app.post("/items/lookup")
     def lookup() -> Response:
@@ -238,6 +234,10 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
 def _image_body(settings: FaceSettings) -> bytes:
     request.max_content_length = settings.max_image_bytes
     return request.get_data(cache=False)
+
+
+def _selection() -> dict[str, str | None]:
+    return {name: request.args.get(name) for name in SELECTORS}
 
 
 def _is_uuid(text: str) -> bool:
