@@ -32,6 +32,8 @@ SECRET_OUTPUTS = ("minio_user", "minio_password", "webhook_token")
 
 #: Path of the webhook that MinIO posts events to.
 WEBHOOK_PATH = "/webhook/minio"
+#: What the quick target adds to it, so that the webhook sees when the durable one has stopped.
+HINT_QUERY = "?hint"
 
 #: MinIO's name of the target that keeps events on disk until the webhook took them: `notify_webhook:lookingglass`.
 DURABLE_TARGET = "lookingglass"
@@ -64,10 +66,10 @@ def notification_environment(webhook_url: str, queue_dir: PurePath, token: str |
     fails while it is down.
     """
     environment = {"MINIO_API_SYNC_EVENTS": "on"}  # an event is on disk before the uploader is answered
-    for target in (DURABLE_TARGET, HINT_TARGET):
+    for target, query in ((DURABLE_TARGET, ""), (HINT_TARGET, HINT_QUERY)):
         environment |= {
             f"MINIO_NOTIFY_WEBHOOK_ENABLE_{target}": "on",
-            f"MINIO_NOTIFY_WEBHOOK_ENDPOINT_{target}": webhook_url + WEBHOOK_PATH,
+            f"MINIO_NOTIFY_WEBHOOK_ENDPOINT_{target}": webhook_url + WEBHOOK_PATH + query,
         }
         if token:
             environment[f"MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{target}"] = f"Bearer {token}"

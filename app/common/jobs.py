@@ -17,6 +17,9 @@ ROUTE = "app.worker.jobs.route_processing_job"
 
 RECONCILE = "app.worker.jobs.reconcile_buckets"
 
+#: Redis hash with the figures of the last comparison of buckets and index: `ended_at`, `seconds`, `differences`.
+RECONCILE_FIGURES = "lookingglass:reconcile"
+
 #: Seconds a step of a comparison of buckets and index may run.
 RECONCILE_TIMEOUT = 900
 

@@ -7,7 +7,7 @@ what MinIO does not send.
 
 import logging
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -35,6 +35,12 @@ log = logging.getLogger(__name__)
 
 #: Most failed jobs or dead letters in one answer.
 LIST_LIMIT = 1000
+
+#: What an operator reads when MinIO has events and does not send them.
+HELD_BACK = (
+    "MinIO's durable target sends nothing, though there are events: mostly a damaged file in its queue directory. "
+    "scripts/mend-event-queue.sh takes it out; then reconcile."
+)
 
 Answer = Response | tuple[Response, int]
 
@@ -70,6 +76,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
 
     @app.post("/webhook/minio")
     def minio() -> Answer:
+        jobs.delivered(hint="hint" in request.args)
         if jobs.full():
             return _unavailable(f"{settings.max_queued_jobs} jobs or more are waiting (MAX_QUEUED_JOBS)")
         wanted, ignored, buried = [], [], []
@@ -104,7 +111,11 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
     @app.get("/health")
     def health() -> Response:
         connection.ping()
-        return jsonify(status="healthy", service="webhook", redis="connected", queues=settings.all_queues())
+        events: dict[str, Any] = {"held_back_s": jobs.held_back()}
+        if events["held_back_s"]:
+            events["problem"] = HELD_BACK
+        answer = {"redis": "connected", "queues": settings.all_queues(), "events": events}
+        return jsonify(status="healthy", service="webhook", **answer)
 
     @app.get("/health/live")
     def live() -> Response:
@@ -159,7 +170,8 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
     @app.get("/metrics")
     def metrics_text() -> Response:
         stats = {name: jobs.stats(name) for name in settings.all_queues()}
-        return Response(metrics.exposition(stats), content_type=CONTENT_TYPE_LATEST)
+        text = metrics.exposition(stats, jobs.held_back(), jobs.compared())
+        return Response(text, content_type=CONTENT_TYPE_LATEST)
 
     app.register_error_handler(RedisError, _redis_trouble)
     app.register_error_handler(MalformedDocumentError, _bad_request)

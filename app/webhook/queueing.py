@@ -14,7 +14,7 @@ from rq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobEr
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from app.common.jobs import RETRY_INTERVALS, ROUTE, ObjectJob, options, queue
+from app.common.jobs import RECONCILE_FIGURES, RETRY_INTERVALS, ROUTE, ObjectJob, options, queue
 from app.common.media import guess_from_name
 from app.webhook.events import REMOVED, Event
 from app.webhook.settings import WebhookSettings
@@ -25,6 +25,11 @@ DEAD_LETTERS_KEPT = 10_000
 
 #: A dead letter is cut to this many characters of its record.
 DEAD_LETTER_CHARS = 4000
+
+#: Redis key with the time since which MinIO's quick target told of events and its durable one of none.
+HINTS_SINCE = "lookingglass:events:hints_since"
+#: Seconds after which the durable target, which looks at its directory every 3 s, counts as stopped.
+HELD_BACK_AFTER = 20
 
 #: Seconds for which the answer holds whether more jobs may wait.
 FULL_FOR = 0.25
@@ -102,6 +107,25 @@ class Jobs:
             waiting = sum(self._queue(name).count for name in self._settings.all_queues())
             self._full, self._full_until = waiting >= self._settings.max_queued_jobs, time.monotonic() + FULL_FOR
         return self._full
+
+    def delivered(self, *, hint: bool) -> None:
+        """Note from which of MinIO's two targets an event came."""
+        if hint:
+            self._redis.set(HINTS_SINCE, int(time.time()), nx=True)
+        else:
+            self._redis.delete(HINTS_SINCE)
+
+    def held_back(self) -> int:
+        """Seconds for which MinIO's durable target has sent nothing although there were events; 0 while it does."""
+        since = self._redis.get(HINTS_SINCE)
+        waited = int(time.time()) - int(since) if since else 0
+        return waited if waited > HELD_BACK_AFTER else 0
+
+    def compared(self) -> dict[str, float]:
+        """Figures of the last comparison of buckets and index; none before the first."""
+        names = ("ended_at", "seconds", "differences")
+        values = self._redis.hmget(RECONCILE_FIGURES, names)
+        return {name: float(value) for name, value in zip(names, values, strict=True) if value is not None}
 
     def schedule(self, job: ObjectJob, at: datetime) -> JSON:
         """Enqueue a job at a later time, through RQ's scheduler."""

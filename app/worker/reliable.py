@@ -8,6 +8,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from redis import Redis
@@ -16,7 +17,6 @@ from rq.exceptions import DequeueTimeout
 from rq.job import Job
 from rq.queue import Queue as BaseQueue
 from rq.scheduler import RQScheduler
-from rq.utils import as_text
 
 #: Seconds between looks at several queues. Redis can block on one list while moving, not on many: on the first.
 POLL_INTERVAL = 0.2
@@ -51,12 +51,8 @@ class ReliableQueue(Queue):
                 return None
             if time.monotonic() >= deadline:
                 raise DequeueTimeout(timeout, [queue.key for queue in in_order])
-            first, wait = in_order[0], POLL_INTERVAL
-            moved = connection.blmove(first.key, first.intermediate_queue_key, wait)  # type: ignore[arg-type]
-            if moved:
-                taken = cls._fetch_dequeued_job(connection, first.key, as_text(moved), **options)
-                if taken:
-                    return taken
+            with suppress(DequeueTimeout):
+                return super().dequeue_any(in_order[:1], POLL_INTERVAL, connection, **options)  # type: ignore[arg-type]
 
 
 class ReliableWorker(Worker):

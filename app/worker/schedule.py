@@ -11,7 +11,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
-from app.common.jobs import RECONCILE, JobSettings, queue, step_options
+from app.common.jobs import RECONCILE, RECONCILE_FIGURES, JobSettings, queue, step_options
 from app.worker import reconcile
 from app.worker.converge import Context
 
@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 #: Redis key that is there from one scheduled comparison until the next is due.
 NOT_DUE = "lookingglass:reconcile:not_due"
-#: Redis hash with the figures of the last comparison, for whoever watches.
-FIGURES = "lookingglass:reconcile"
 
 #: Jobs enqueued, and seconds spent, after which a step makes room.
 STEP_JOBS = 2000
@@ -51,6 +49,6 @@ def step(context: Context, connection: Redis, position: list[Any] | None, found:
             return {"status": "goes on", "differences": found}
     reconcile.switch_readers(context)
     took = round(time.time() - began, 1)
-    connection.hset(FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})
+    connection.hset(RECONCILE_FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})
     log.info("Compared buckets and index: %d differences", found, extra={"seconds": took})
     return {"status": "compared", "differences": found}

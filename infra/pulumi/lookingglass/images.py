@@ -100,13 +100,13 @@ class ImageSweeperProvider(ResourceProvider):
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Remove every image with the stack's label; one that something else uses is left."""
-        client = connect(props.get("docker_host") or None)
-        for image in client.images.list(all=False, filters={"label": f"{LABEL}={props['stack']}"}):
-            try:
-                client.images.remove(str(image.id), force=len(image.tags) > 1)
-            except engine.errors.APIError as error:
-                if error.status_code not in (404, 409):
-                    raise
+        with connect(props.get("docker_host") or None) as client:
+            for image in client.images.list(all=False, filters={"label": f"{LABEL}={props['stack']}"}):
+                try:
+                    client.images.remove(str(image.id), force=len(image.tags) > 1)
+                except engine.errors.APIError as error:
+                    if error.status_code not in (404, 409):
+                        raise
 
 
 class ImageSweeper(Resource):

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import docker
@@ -24,8 +25,9 @@ class PreflightError(pulumi.RunError):
     """The engine cannot run the stack as configured; the message says what to change."""
 
 
-def connect(docker_host: str | None) -> docker.DockerClient:
-    """A client of the engine that the stack uses.
+@contextmanager
+def connect(docker_host: str | None) -> Iterator[docker.DockerClient]:
+    """A client of the engine that the stack uses, for as long as the context lasts.
 
     Raises:
         PreflightError: it does not answer.
@@ -43,7 +45,8 @@ def connect(docker_host: str | None) -> docker.DockerClient:
         raise PreflightError(
             f"no Docker engine answers at {where}: start it, or set lookingglass:dockerHost. ({error})"
         ) from None
-    return client
+    with closing(client):
+        yield client
 
 
 def check(settings: Settings, stack: str) -> None:
@@ -53,13 +56,13 @@ def check(settings: Settings, stack: str) -> None:
         PreflightError: no engine, a busy port or a missing runtime; all that is wrong in one message.
     """
     try:
-        client = connect(settings.docker_host)
+        with connect(settings.docker_host) as client:
+            problems = [*_runtime(settings, client.info()), *_busy_ports(settings, client, stack)]
     except PreflightError as error:
         if not pulumi.runtime.is_dry_run():
             raise
         pulumi.log.warn(f"{error} What is asked of it was not checked.")
         return
-    problems = [*_runtime(settings, client.info()), *_busy_ports(settings, client, stack)]
     if problems:
         raise PreflightError("the Docker engine cannot run this stack:\n  " + "\n  ".join(problems))
 
