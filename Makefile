@@ -67,11 +67,11 @@ outputs: $(VENV)/.pulumi ## Show where everything is, secrets included
 down: $(VENV)/.pulumi ## Remove the environment, all but its data
 	@$(PULUMI) destroy $(ARGS)
 
-.PHONY: test test-unit lint format bench
+.PHONY: test test-unit lint format bench faults mend-events
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
 	@$(BIN)/python -m tests.infra
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 test-unit: $(VENV)/.dev ## Run the tests that need no server
 	$(BIN)/python -m pytest tests/unit
 lint: $(VENV)/.dev ## Check style, types and shell scripts
@@ -86,6 +86,10 @@ format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format --quiet
 bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
 	$(BIN)/python -m tests.bench
+faults: $(VENV)/.dev ## Break everything under load at full size, print what became of it (ARGS="--objects 200")
+	$(BIN)/python -m tests.faults $(ARGS)
+mend-events: ## Take damaged event files out of the local MinIO's queue directory
+	@scripts/mend-event-queue.sh $(or $(LOOKINGGLASS_DIR),.lookingglass)/data/events
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-header --no-annotate

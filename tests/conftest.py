@@ -2,10 +2,22 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["tests.fixtures", "tests.infra.engine"]
+
+
+#: What must not run beside each other: tests on one Docker engine, and tests that share a stack.
+GROUPS = {"infra": "docker", "ansible": "docker", "pipeline": "stack", "unit": "stack"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2` groups run beside each other: much of a test of failures, or on a machine, is waiting."""
+    for item in items:
+        directory = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(directory, item.path.name)))
 
 
 @pytest.hookimpl(wrapper=True)

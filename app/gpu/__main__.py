@@ -9,12 +9,15 @@ from app.common import logs
 from app.common.server import Server
 from app.common.settings import load
 from app.gpu.api import create_app
-from app.gpu.pool import HELD_PER_PROCESS, WAITING_PER_PROCESS
+from app.gpu.pool import HELD_PER_PROCESS, TURN_TIMEOUT, WAITING_PER_PROCESS
 from app.gpu.service import FaceService
 from app.gpu.settings import FaceSettings
 
 #: Threads beyond those that pictures can take, so that health and look-ups always find one.
 SPARE_THREADS = 16
+
+#: Seconds for a picture to come, once it is its turn.
+BODY_SECONDS = 60
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     Server(
         create,
         bind=f"{settings.gpu_worker_host}:{settings.gpu_worker_port}",
+        body_seconds=TURN_TIMEOUT + BODY_SECONDS,
         workers=1,
         threads=(HELD_PER_PROCESS + WAITING_PER_PROCESS) * most_processes + SPARE_THREADS,
         # Pictures in work are finished before the process ends.

@@ -13,6 +13,7 @@ from werkzeug.routing import BaseConverter
 
 from app.common.auth import bearer_matches
 from app.common.errors import PermanentError, TransientError
+from app.common.openapi import BYTES, JSON, described, document, is_open
 from app.gpu.index import FACES_PREFIX, PAGE
 from app.gpu.pool import EngineCrashedError
 from app.gpu.service import ConflictError, FaceService, payload
@@ -85,6 +86,14 @@ class Lookup(BaseModel):
     keys: list[str] = Field(max_length=PAGE)
 
 
+TEXT = {"type": "string"}
+LIMIT = {"type": "integer", "minimum": 1, "maximum": PAGE}
+SELECTION = dict.fromkeys(SELECTORS, TEXT)
+VERSION = dict.fromkeys(Version.model_fields, TEXT)
+#: What may come of a picture.
+PICTURE_ANSWERS = (200, 400, 413, 415, 422, 500, 503)
+
+
 class KeyConverter(BaseConverter):
     """An object's key: anything at all, newlines and leading slashes included."""
 
@@ -106,25 +115,29 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
 
     @app.before_request
     def authorize() -> tuple[Response, int] | None:
-        if request.endpoint in ("health", "live"):
+        if is_open(app, request.endpoint):
             return None
         if not bearer_matches(request.headers.get("Authorization"), settings.gpu_worker_token):
             return _error(401, "unauthorized", "Send Authorization: Bearer with the value of GPU_WORKER_TOKEN.")
         return None
 
     @app.get("/health")
+    @described("Whether it takes pictures, with which engine.", answers=(200, 503), open=True)
     def health() -> Response:
         return jsonify(status="healthy", **service.health())
 
     @app.get("/health/live")
+    @described("Whether it lives.", open=True)
     def live() -> Response:
         return jsonify(status="alive")
 
     @app.get("/metrics")
+    @described("Metrics for Prometheus.", media_type="text/plain")
     def metrics() -> Response:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
     @app.post("/faces")
+    @described("The faces of a picture; nothing is kept.", answers=PICTURE_ANSWERS, body={"image/*": BYTES})
     def faces() -> Response:
         with service.turn():
             analysis = service.analyse(_image_body(settings))
@@ -138,6 +151,9 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         )
 
     @app.get("/items")
+    @described(
+        "Records of items, a page.", answers=(200, 400, 503), query={**SELECTION, "limit": LIMIT, "after": TEXT}
+    )
     def list_items() -> Response:
         limit = request.args.get("limit", PAGE, type=int)
         if not 1 <= limit <= PAGE:
@@ -149,16 +165,19 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
+    @described("How many records there are.", answers=(200, 503), query=SELECTION)
     def count_items() -> Response:
         return jsonify(status="success", items=service.count_items(**_selection()))
 
     @app.post("/items/lookup")
+    @described("What the index says of objects.", answers=(200, 400, 413, 503), body={JSON: Lookup})
     def lookup() -> Response:
         request.max_content_length = MAX_JSON_BYTES
         wanted = Lookup.model_validate_json(request.get_data(cache=False))
         return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys))
 
     @app.get("/strays")
+    @described("Objects with faces and no record, a page of faces.", answers=(200, 400, 503), query={"after": TEXT})
     def strays() -> Response:
         after = request.args.get("after")
         if after and not (after.startswith(FACES_PREFIX) and _is_uuid(after.partition(":")[2] or str(UUID(int=0)))):
@@ -167,15 +186,18 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         return jsonify(status="success", strays=found, after=after)
 
     @app.get("/models")
+    @described("The models that the index holds faces of.", answers=(200, 503))
     def models() -> Response:
         return jsonify(status="success", models=service.models())
 
     @app.post("/alias")
+    @described("Let readers see the model in use.", answers=(200, 409, 503))
     def alias() -> Response:
         service.switch_readers()
         return jsonify(status="success", models=service.models())
 
     @app.delete("/models/<model_id>")
+    @described("Drop the faces of a model that is not in use.", answers=(200, 404, 409, 503))
     def drop_model(model_id: str) -> Response | tuple[Response, int]:
         try:
             service.drop_model(model_id)
@@ -186,6 +208,12 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         return jsonify(status="success", models=service.models())
 
     @app.put("/items/<bucket>/<key:key>")
+    @described(
+        "Index a picture, or faces that are known.",
+        answers=(*PICTURE_ANSWERS, 409),
+        body={"image/*": BYTES, JSON: KnownItem},
+        query=VERSION,
+    )
     def put_item(bucket: str, key: str) -> Response:
         if request.mimetype == "application/json":
             record = _put_known(service, bucket, key)
@@ -200,6 +228,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         return jsonify(status="success", item=record)
 
     @app.get("/items/<bucket>/<key:key>")
+    @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT})
     def get_item(bucket: str, key: str) -> Response | tuple[Response, int]:
         record, found = service.item(bucket, key)
         if record is None:
@@ -217,9 +246,15 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         )
 
     @app.delete("/items/<bucket>/<key:key>")
+    @described("Remove an object from the index.", answers=(200, 503))
     def delete_item(bucket: str, key: str) -> Response:
         removed = service.delete(bucket, key)
         return jsonify(status="success", deleted_points=removed, points=service.count(bucket, key))
+
+    @app.get("/openapi.json")
+    @described("This description.")
+    def description() -> Response:
+        return jsonify(document(app, "LookingGlass face service"))
 
     app.register_error_handler(PermanentError, _permanent)
     app.register_error_handler(TransientError, _transient)

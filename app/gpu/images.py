@@ -57,7 +57,7 @@ def decode(data: bytes, *, max_pixels: int, max_side: int) -> DecodedImage:
         )
     if image.format in ("JPEG", "MPO") and max(width, height) > max_side:
         shrink = max_side / max(width, height)
-        image.draft(None, (round(width * shrink), round(height * shrink)))
+        image.draft(None, (max(1, round(width * shrink)), max(1, round(height * shrink))))
     try:
         upright = ImageOps.exif_transpose(_to_rgb(image))
     except MemoryError:

@@ -15,6 +15,9 @@ from app.webhook.settings import WebhookSettings
 #: Seconds for Redis to connect and to answer before MinIO is told to come back.
 REDIS_TIMEOUT = 5
 
+#: Seconds for an event document of a few kB to come.
+BODY_SECONDS = 15
+
 
 def main() -> None:
     """Serve until told to stop."""
@@ -26,6 +29,7 @@ def main() -> None:
         Server(
             lambda: _create(settings),
             bind=f"{settings.webhook_host}:{settings.webhook_port}",
+            body_seconds=BODY_SECONDS,
             workers=settings.webhook_workers,
             threads=settings.webhook_threads,
             child_exit=_forget_process,

@@ -11,16 +11,18 @@ from typing import Annotated, Any, Literal
 
 from flask import Flask, Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
 from app.common.auth import bearer_matches
+from app.common.openapi import JSON, described, document, is_open
 from app.webhook import metrics
 from app.webhook.events import (
     CREATED,
     REMOVED,
+    Event,
     MalformedDocumentError,
     check_key,
     first_problem,
@@ -56,17 +58,26 @@ class TestJob(BaseModel):
     run_at: datetime | None = None
 
 
+class Document(BaseModel):
+    """The body of `POST /webhook/minio`, described; each record is read for itself."""
+
+    records: list[Event | JsonValue] = Field(alias="Records")
+
+
+TEXT = {"type": "string"}
+LIMIT = {"type": "integer", "minimum": 1, "maximum": LIST_LIMIT}
+
+
 def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
     """The WSGI application over a Redis connection."""
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     jobs = Jobs(connection, settings)
-    open_endpoints = {"health", "live"}
 
     @app.before_request
     def authorize() -> Answer | None:
-        if request.endpoint in open_endpoints:
+        if is_open(app, request.endpoint):
             return None
         event = request.endpoint == "minio"
         token, name = (settings.webhook_token, "WEBHOOK_TOKEN") if event else (settings.api_token, "API_TOKEN")
@@ -75,6 +86,9 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
         return _error(401, f"Send Authorization: Bearer with the value of {name}.")
 
     @app.post("/webhook/minio")
+    @described(
+        "Take an S3 event document.", answers=(200, 400, 413, 503), body={JSON: Document}, query={"hint": TEXT}
+    )
     def minio() -> Answer:
         jobs.delivered(hint="hint" in request.args)
         if jobs.full():
@@ -109,6 +123,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
         )
 
     @app.get("/health")
+    @described("Whether it can take events.", answers=(200, 503), open=True)
     def health() -> Response:
         connection.ping()
         events: dict[str, Any] = {"held_back_s": jobs.held_back()}
@@ -118,10 +133,12 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
         return jsonify(status="healthy", service="webhook", **answer)
 
     @app.get("/health/live")
+    @described("Whether it lives.", open=True)
     def live() -> Response:
         return jsonify(status="alive")
 
     @app.get("/job/<job_id>")
+    @described("What became of a job.", answers=(200, 404, 503))
     def job(job_id: str) -> Answer:
         report = jobs.find(job_id)
         if report is None:
@@ -129,12 +146,14 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
         return jsonify(report)
 
     @app.get("/queue/stats")
+    @described("Jobs by state.", answers=(200, 503))
     def stats() -> Response:
         names = settings.all_queues()
         by_queue = {name: jobs.stats(name) for name in names}
         return jsonify(status="success", queue_name=names[0], stats=by_queue[names[0]], queues=by_queue)
 
     @app.post("/test/queue")
+    @described("Enqueue a job by hand.", answers=(200, 400, 413, 503), body={JSON: TestJob})
     def test_queue() -> Answer:
         test = TestJob.model_validate(load_json(request.get_data()))
         if reason := _why_ignored(test.event, test.bucket, settings):
@@ -148,30 +167,40 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
         return jsonify({**answer, "status": "success", "job_status": answer["status"]})
 
     @app.get("/jobs/failed")
+    @described("The failed jobs, with their reasons.", answers=(200, 503), query={"limit": LIMIT})
     def failed() -> Response:
         total, newest = jobs.failed(_limit())
         return jsonify(status="success", failed_jobs=total, jobs=newest)
 
     @app.post("/jobs/failed/requeue")
+    @described("Put every failed job back on its queue.", answers=(200, 503))
     def requeue_all() -> Response:
         return jsonify(status="success", requeued=jobs.requeue_all())
 
     @app.post("/job/<job_id>/requeue")
+    @described("Put a failed job back on its queue.", answers=(200, 404, 503))
     def requeue(job_id: str) -> Answer:
         if not jobs.requeue(job_id):
             return _error(404, f"There is no failed job {job_id}; GET /jobs/failed lists them.")
         return jsonify(status="success", requeued=1, job_id=job_id)
 
     @app.get("/events/dead")
+    @described("The records that could not become jobs.", answers=(200, 503), query={"limit": LIMIT})
     def dead_letters() -> Response:
         total, newest = jobs.dead_letters(_limit())
         return jsonify(status="success", dead_letters=total, events=newest)
 
     @app.get("/metrics")
+    @described("Metrics for Prometheus.", answers=(200, 503), media_type="text/plain")
     def metrics_text() -> Response:
         stats = {name: jobs.stats(name) for name in settings.all_queues()}
         text = metrics.exposition(stats, jobs.held_back(), jobs.compared())
         return Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/openapi.json")
+    @described("This description.")
+    def description() -> Response:
+        return jsonify(document(app, "LookingGlass webhook"))
 
     app.register_error_handler(RedisError, _redis_trouble)
     app.register_error_handler(MalformedDocumentError, _bad_request)

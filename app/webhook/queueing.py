@@ -156,11 +156,8 @@ class Jobs:
 
     def find(self, job_id: str) -> JSON | None:
         """A job's status, times, result and error; None if there is no such job."""
-        try:
-            job = Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
-        except NoSuchJobError:
-            return None
-        return _report(job)
+        job = self._fetch(job_id)
+        return _report(job) if job else None
 
     def failed(self, limit: int) -> tuple[int, list[JSON]]:
         """How many jobs have failed for good, and the newest of them."""
@@ -175,9 +172,11 @@ class Jobs:
 
     def requeue(self, job_id: str) -> bool:
         """Put a failed job back on its queue with its tries restored; False if it is not among the failed."""
+        job = self._fetch(job_id)
+        if job is None:
+            return False
+        job.retries_left = len(RETRY_INTERVALS)
         try:
-            job = Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
-            job.retries_left = len(RETRY_INTERVALS)
             self._queue(job.origin).failed_job_registry.requeue(job)
         except (NoSuchJobError, InvalidJobOperation):
             return False
@@ -206,6 +205,12 @@ class Jobs:
         counts = {key: registry.get_job_count(cleanup=False) for key, registry in registries.items()}
         counts["started_jobs"] += taken  # by a worker that has not yet recorded the start
         return {"queued_jobs": queued, **counts}
+
+    def _fetch(self, job_id: str) -> Job | None:
+        try:
+            return Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
+        except (NoSuchJobError, ValueError):  # ValueError: no job can have such an id
+            return None
 
     def _queue(self, name: str) -> Queue:
         return queue(name, self._redis)

@@ -16,7 +16,7 @@ class WebhookSettings(JobSettings):
     webhook_port: int = Field(5002, ge=1, le=65535)
     #: Processes; one per core where unset.
     webhook_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    webhook_threads: int = Field(4, ge=1, le=256)
+    webhook_threads: int = Field(16, ge=1, le=256)
     #: What MinIO sends with each event.
     webhook_token: SecretStr | None = None
     #: What operators send with everything else.

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -27,6 +28,9 @@ WORKER_TTL = 60
 HEARTBEAT = 10
 MAINTENANCE = 15
 
+#: Seconds by which a worker's clock may differ from that of Redis.
+MOST_CLOCK_OFF = 60
+
 
 def main() -> None:
     """Work, or do what was asked for."""
@@ -43,6 +47,7 @@ def work(settings: WorkerSettings) -> None:
     """Work until told to stop; a first SIGTERM or Ctrl-C lets the job in hand finish."""
     logs.set_up("worker")
     connection = _connect(settings)
+    _check_clock(connection)
     worker = ReliableWorker(
         settings.served(),
         # A name must be free; one of a worker killed a moment ago is not yet.
@@ -56,7 +61,7 @@ def work(settings: WorkerSettings) -> None:
         default_result_ttl=settings.result_ttl,
     )
     worker.job_memory = settings.job_memory_bytes
-    worker.chores = lambda connection: schedule.keep_scheduled(connection, settings, settings.reconcile_interval)
+    worker.chores = lambda connection: _chores(connection, settings)
     logging.getLogger(jobs.__name__).info(
         "Worker %s serves %s",
         worker.name,
@@ -64,6 +69,21 @@ def work(settings: WorkerSettings) -> None:
         extra={"minio": settings.minio_endpoint},
     )
     sys.exit(0 if worker.work(with_scheduler=True, logging_level=None) is not None else 1)
+
+
+def _chores(connection: "Redis", settings: WorkerSettings) -> None:
+    _check_clock(connection)
+    schedule.keep_scheduled(connection, settings, settings.reconcile_interval)
+
+
+def _check_clock(connection: "Redis") -> None:
+    """End where this machine's clock is wrong: MinIO refuses it, and jobs would be put off by as much."""
+    seconds, microseconds = connection.time()
+    off = time.time() - seconds - microseconds / 1e6
+    if abs(off) > MOST_CLOCK_OFF:
+        sys.exit(
+            f"app.worker: this machine's clock is {off:+.0f} s off that of Redis: set whichever is wrong (chrony)."
+        )
 
 
 def _connect(settings: WorkerSettings) -> "Redis":

@@ -213,7 +213,7 @@ class FaceClient:
 
 
 def _error(status: int, code: str, message: str) -> Exception:
-    if code == "engine_crashed":
+    if status == 500:  # the engine's crash, or a bug that this picture wakes
         return EngineCrashedError(message)
     if code == "model_changed":
         return ModelChangedError(message)

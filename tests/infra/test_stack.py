@@ -232,6 +232,27 @@ def test_a_crawler_may_put_and_nothing_else(environment: Environment, forbidden:
         attempts[forbidden]()
 
 
+@pytest.mark.parametrize("forbidden", ["put", "remove", "bucket", "notification", "tags"])
+def test_a_worker_may_read_and_nothing_else(environment: Environment, forbidden: str) -> None:
+    environment.crawler().put_object("images", "read.txt", BytesIO(b"x"), 1)
+    worker = environment.containers()["worker-1"]
+    user = next(v for v in worker.attrs["Config"]["Env"] if v.startswith("MINIO_USER=")).partition("=")[2]
+    password = _run(worker, "cat", "/run/secrets/minio_password").strip()
+    endpoint = str(environment.outputs["minio_url"]).removeprefix("http://")
+    client = Minio(endpoint, access_key=user, secret_key=password, secure=False, region="us-east-1")
+    assert client.stat_object("images", "read.txt").size == 1
+    assert "read.txt" in {found.object_name for found in client.list_objects("images")}
+    attempts: dict[str, Callable[[], Any]] = {
+        "put": lambda: client.put_object("images", "written.txt", BytesIO(b"x"), 1),
+        "remove": lambda: client.remove_object("images", "read.txt"),
+        "bucket": lambda: client.make_bucket("of-its-own"),
+        "notification": lambda: client.delete_bucket_notification("images"),
+        "tags": lambda: client.delete_object_tags("images", "read.txt"),
+    }
+    with pytest.raises(S3Error, match="Access Denied"):
+        attempts[forbidden]()
+
+
 def test_scaling_adds_workers_and_touches_nothing_else(environment: Environment) -> None:
     before = environment.ids()
     changes = environment.up(workers=3)

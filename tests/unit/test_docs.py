@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from app.common.openapi import operations
 from app.gpu.api import create_app as face_app
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
@@ -55,6 +57,10 @@ def documented_endpoints(section: str) -> set[str]:
     return set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)`", webhook if section == "webhook" else face, re.M))
 
 
+def undescribed(app: Flask) -> set[str]:
+    return {rule.endpoint for rule in app.url_map.iter_rules()} - operations(app).keys() - {"static"}
+
+
 def test_every_endpoint_of_the_webhook_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from redis import Redis
 
@@ -62,11 +68,13 @@ def test_every_endpoint_of_the_webhook_is_documented(tmp_path: Path, monkeypatch
 
     app = create_app(WebhookSettings(), Redis())
     assert documented_endpoints("webhook") == endpoints(app)
+    assert undescribed(app) == set()
 
 
 def test_every_endpoint_of_the_face_service_is_documented() -> None:
     app = face_app(None, FaceSettings())  # type: ignore[arg-type]
     assert documented_endpoints("face") == endpoints(app)
+    assert undescribed(app) == set()
 
 
 def test_every_make_target_named_exists() -> None:

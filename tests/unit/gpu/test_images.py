@@ -27,6 +27,13 @@ def halves(size: tuple[int, int] = (96, 64)) -> Image.Image:
     return image
 
 
+@pytest.mark.parametrize("size", [(65_500, 1), (1, 65_500), (9_000, 2)])
+def test_a_large_jpeg_may_be_as_narrow_as_it_likes(size: tuple[int, int]) -> None:
+    image = decoded(encode(Image.new("RGB", size), "JPEG"))
+    assert (image.width, image.height) == size
+    assert min(image.pixels.shape[:2]) >= 1
+
+
 def decoded(data: bytes, max_pixels: int = 10**7, max_side: int = 1600) -> DecodedImage:
     return decode(data, max_pixels=max_pixels, max_side=max_side)
 

@@ -1,10 +1,43 @@
 """What the records of an S3 event document say."""
 
+import json
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.webhook.events import MalformedDocumentError, parse, records
+from app.webhook.events import Event, MalformedDocumentError, parse, records
+
+#: Any JSON at all.
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+#: What is nearly a record: each part right, or anything.
+NEARLY = st.fixed_dictionaries(
+    {},
+    optional={
+        "eventName": st.just("s3:ObjectCreated:Put") | ANYTHING,
+        "s3": ANYTHING
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "bucket": st.just({"name": "images"}) | ANYTHING,
+                "object": ANYTHING
+                | st.fixed_dictionaries(
+                    {"key": st.text() | ANYTHING},
+                    optional={
+                        name: st.text() | ANYTHING
+                        for name in ("sequencer", "versionId", "contentType", "userMetadata")
+                    },
+                ),
+            },
+        ),
+    },
+)
 
 
 def record(name: str = "s3:ObjectCreated:Put", key: str = "a.jpg", **more: Any) -> dict[str, Any]:
@@ -101,3 +134,33 @@ def test_an_uploader_may_ask_for_priority(name: str) -> None:
 @pytest.mark.parametrize("metadata", [None, [], "high", {"priority": None}])
 def test_odd_metadata_is_no_reason_to_lose_an_event(metadata: Any) -> None:
     assert not parse(record(userMetadata=metadata)).high_priority
+
+
+@settings(deadline=None)
+@given(st.binary() | ANYTHING.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_records_or_says_why_not(body: bytes) -> None:
+    try:
+        assert isinstance(records(body), list)
+    except MalformedDocumentError as error:
+        assert str(error)
+
+
+@settings(deadline=None, max_examples=500)
+@given(ANYTHING | NEARLY)
+def test_any_record_is_an_event_or_says_why_not(record: Any) -> None:
+    try:
+        event = parse(record)
+    except ValueError as error:
+        assert str(error)
+        return
+    assert isinstance(event, Event)
+    assert event.key
+    assert event.created + event.removed <= 1
+    assert event.job_id is None or event.job_id.isalnum()
+    assert event.high_priority in (True, False)
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200))
+def test_any_key_survives_its_encoding(key: str) -> None:
+    assert parse(record(key=quote_plus(key))).key == key

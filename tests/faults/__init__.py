@@ -1,0 +1,1 @@
+"""What breaks, and what the index says afterwards."""
