@@ -117,7 +117,9 @@ def test_a_body_without_an_end_is_cut_off(running: Pipeline, service: str) -> No
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize(
-    "nonsense", [b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000, b"\x16\x03\x01"]
+    "nonsense",
+    [b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000, b"\x16\x03\x01"],
+    ids=["zeroes", "half a request", "a version of its own", "a line without an end", "TLS"],
 )
 def test_what_is_no_request_harms_nobody(running: Pipeline, service: str, nonsense: bytes) -> None:
     with connections(running, service, 1) as [connection]:
