@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -152,16 +153,25 @@ def photos() -> dict[str, bytes]:
         pytest.skip(str(error))
 
 
+@contextmanager
+def standing(directory: Path, **settings: Any) -> Iterator[Pipeline]:
+    """A real stack of its own for as long as the context lasts."""
+    try:
+        with Stack(local_settings(directory, **settings)) as stack:
+            found = pipeline(stack)
+            try:
+                yield found
+            finally:
+                found.http.clear()
+                found.redis.close()
+    except tools.ToolError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """One real stack for all tests of a run that do not break it."""
     for name in ("WEBHOOK_TOKEN", "API_TOKEN", "ENGINE", "QDRANT_URL"):
         os.environ.pop(name, None)
-    try:
-        with Stack(local_settings(tmp_path_factory.mktemp("stack"))) as stack:
-            found = pipeline(stack)
-            yield found
-            found.http.clear()
-            found.redis.close()
-    except tools.ToolError as error:
-        pytest.skip(str(error))
+    with standing(tmp_path_factory.mktemp("stack")) as found:
+        yield found

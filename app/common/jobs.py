@@ -23,6 +23,9 @@ RECONCILE_FIGURES = "lookingglass:reconcile"
 #: Seconds a step of a comparison of buckets and index may run.
 RECONCILE_TIMEOUT = 900
 
+#: Bytes a second at which an object is worked off at least: a larger one may take longer.
+LEAST_RATE = 2**20
+
 #: Seconds before each new try of a job that raised: a crash, a bug, an object that kills its decoder. What is
 #: merely away does not raise, see `app.worker.jobs`.
 RETRY_INTERVALS = [10, 60, 300]
@@ -62,9 +65,10 @@ class JobSettings(ServiceSettings):
         own = self.cleanup_queue_name if removed else self.video_queue_name if kind is Kind.VIDEO else None
         return own or self.queue_name
 
-    def timeout_for(self, kind: Kind) -> int:
-        """Seconds a job on this kind of object may run."""
-        return self.video_job_timeout if kind is Kind.VIDEO else self.image_job_timeout
+    def timeout_for(self, kind: Kind, size: int = 0) -> int:
+        """Seconds a job on an object of this kind and size in bytes may run."""
+        allowed = self.video_job_timeout if kind is Kind.VIDEO else self.image_job_timeout
+        return allowed + size // LEAST_RATE
 
 
 class ObjectJob(NamedTuple):

@@ -66,8 +66,9 @@ def route_processing_job(bucket: str, object: str) -> Outcome:  # noqa: A002
     if kind is not Kind.VIDEO:
         return process_image_upload(bucket, object)
     job, settings = get_current_job(), context().settings
-    if job and int(job.timeout or 0) < settings.video_job_timeout:
-        return _forward(job, settings, bucket, object)
+    timeout = settings.timeout_for(kind, version.size)
+    if job and int(job.timeout or 0) < timeout:
+        return _forward(job, settings, bucket, object, timeout)
     return process_video_upload(bucket, object)
 
 
@@ -141,8 +142,8 @@ def _quarantine(bucket: str, key: str, why: str) -> Outcome:
     return {"bucket": bucket, "object": key, "status": item["status"], "reason": reason}
 
 
-def _forward(job: Job, settings: WorkerSettings, bucket: str, key: str) -> Outcome:
-    """Give a video whose name did not say so a video's queue and time limit."""
+def _forward(job: Job, settings: WorkerSettings, bucket: str, key: str, timeout: int) -> Outcome:
+    """Give a video whose event did not say what it is a video's queue, and the time that its size takes."""
     target = settings.queue_for(Kind.VIDEO)
     video = ObjectJob(
         queue=target,
@@ -150,7 +151,7 @@ def _forward(job: Job, settings: WorkerSettings, bucket: str, key: str) -> Outco
         bucket=bucket,
         object=key,
         event=(job.kwargs or {}).get("event", ""),
-        timeout=settings.video_job_timeout,
+        timeout=timeout,
     )
     queue(target, job.connection).enqueue_many([Queue.prepare_data(ROUTE, **options(video, settings))])
     return {"bucket": bucket, "object": key, "status": "forwarded", "job_id": video.job_id}

@@ -1,6 +1,5 @@
 """A local stack whose processes come back when they end, as a container engine brings them back."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from infra.local.processes import ChildProcess
-from infra.local.stack import Stack
-from tests.fixtures import Pipeline, eventually, local_settings, pipeline
+from tests.fixtures import Pipeline, eventually, standing
 
 #: What each worker serves, and so what its scheduler schedules for.
 QUEUES = ("facial_recognition", "video_processing", "cleanup")
@@ -107,23 +106,11 @@ class Crew:
 @contextmanager
 def crew(directory: Path, **environment: str) -> Iterator[Crew]:
     """A crew of its own, in a directory of its own."""
-    variables = {"RECONCILE_INTERVAL": "0", **environment}
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        with Stack(local_settings(directory, queue_names=",".join(QUEUES))) as stack:
-            found = pipeline(stack)
-            try:
-                yield Crew(found)
-            finally:
-                found.http.clear()
-                found.redis.close()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RECONCILE_INTERVAL": "0", **environment}.items():
+            patch.setenv(name, value)
+        with standing(directory, queue_names=",".join(QUEUES)) as found:
+            yield Crew(found)
 
 
 def freeze(process: ChildProcess) -> Callable[[], None]:

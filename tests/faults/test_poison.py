@@ -14,10 +14,9 @@ import psutil
 import pytest
 
 from infra.local import tools
-from infra.local.stack import Stack
 from tests import media
 from tests.faults.corpus import Hostile, corpus
-from tests.fixtures import JSON, Pipeline, eventually, local_settings, pipeline
+from tests.fixtures import JSON, Pipeline, eventually, standing
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -38,16 +37,10 @@ Records = dict[tuple[str, str], JSON]
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("RECONCILE_INTERVAL", "0")
-            with Stack(local_settings(tmp_path_factory.mktemp("poison"))) as stack:
-                found = pipeline(stack)
-                yield found
-                found.http.clear()
-                found.redis.close()
-    except tools.ToolError as error:
-        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECONCILE_INTERVAL", "0")
+        with standing(tmp_path_factory.mktemp("poison")) as found:
+            yield found
 
 
 def test_every_hostile_file_has_its_verdict_and_every_good_one_its_faces(

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import tools
-from infra.local.stack import Stack
-from tests.fixtures import Pipeline, local_settings, pipeline
+from tests.fixtures import Pipeline, standing
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
@@ -22,14 +20,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A stack of its own, for what is made up leaves its traces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEBHOOK_TOKEN", "")
-        try:
-            with Stack(local_settings(tmp_path_factory.mktemp("fuzzed"), workers=1)) as stack:
-                found = pipeline(stack)
-                yield found
-                found.http.clear()
-                found.redis.close()
-        except tools.ToolError as error:
-            pytest.skip(str(error))
+        with standing(tmp_path_factory.mktemp("fuzzed"), workers=1) as found:
+            yield found
 
 
 @pytest.mark.parametrize("service", ["webhook", "gpu_worker"])

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.local.stack import Stack
 from tests import media
-from tests.fixtures import Pipeline, eventually, local_settings, pipeline
+from tests.fixtures import Pipeline, eventually, standing
 
 RECORD = {
     "eventName": "s3:ObjectCreated:Put",
@@ -22,14 +21,9 @@ TAKEN_OVER = 150
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A stack of its own to break, whose workers serve several queues."""
-    settings = local_settings(
-        tmp_path_factory.mktemp("fragile"), queue_names="facial_recognition,video_processing,cleanup"
-    )
-    with Stack(settings) as stack:
-        found = pipeline(stack)
+    queues = "facial_recognition,video_processing,cleanup"
+    with standing(tmp_path_factory.mktemp("fragile"), queue_names=queues) as found:
         yield found
-        found.http.clear()
-        found.redis.close()
 
 
 def busy_worker(fragile: Pipeline, key: str) -> str:

@@ -1,7 +1,6 @@
 """Buckets and index are compared, and what was lost on the way is found."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra import contract
-from infra.local import tools
-from infra.local.stack import Stack
 from tests import media
-from tests.fixtures import Pipeline, eventually, local_settings, pipeline
+from tests.fixtures import Pipeline, eventually, standing
 from tests.unit.gpu.onnx_packs import write_pack
 
 ARNS = [contract.target_arn(target) for target in (contract.DURABLE_TARGET, contract.HINT_TARGET)]
@@ -148,45 +145,34 @@ def test_an_object_that_ends_its_worker_s_process_is_quarantined(
     running.gone("images", "deadly.jpg")
 
 
-def test_a_full_queue_leaves_events_with_minio(tmp_path: Path, portrait: Callable[[int], bytes]) -> None:
-    settings = local_settings(tmp_path / "full", workers=1)
-    os.environ["MAX_QUEUED_JOBS"] = "3"
-    try:
-        with Stack(settings) as stack:
-            found = pipeline(stack)
-            worker = stack.processes["worker-1"]
-            worker.stop()
-            for number in range(10):
-                found.put("images", f"{number}.jpg", portrait(number))
-            eventually(
-                lambda: found.call("POST", "webhook/webhook/minio", {"Records": []}, **found.token())[0] == 503,
-                "a full queue",
-            )
-            worker.start()
-            for number in range(10):
-                found.indexed("images", f"{number}.jpg", timeout=120)
-            found.idle()
-            found.http.clear()
-            found.redis.close()
-    except tools.ToolError as error:
-        pytest.skip(str(error))
-    finally:
-        del os.environ["MAX_QUEUED_JOBS"]
+def test_a_full_queue_leaves_events_with_minio(
+    tmp_path: Path, portrait: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_QUEUED_JOBS", "3")
+    with standing(tmp_path / "full", workers=1) as found:
+        worker = found.stack.processes["worker-1"]
+        worker.stop()
+        for number in range(10):
+            found.put("images", f"{number}.jpg", portrait(number))
+        eventually(
+            lambda: found.call("POST", "webhook/webhook/minio", {"Records": []}, **found.token())[0] == 503,
+            "a full queue",
+        )
+        worker.start()
+        for number in range(10):
+            found.indexed("images", f"{number}.jpg", timeout=120)
+        found.idle()
 
 
 def test_another_model_takes_over_when_it_has_seen_everything(
     tmp_path: Path, portrait: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = local_settings(tmp_path / "models", workers=1)
-    with Stack(settings) as stack:
-        found = pipeline(stack)
+    with standing(tmp_path / "models", workers=1) as found:
         for number in range(3):
             found.put("images", f"{number}.jpg", portrait(number))
         for number in range(3):
             found.indexed("images", f"{number}.jpg")
         [old] = found.call("GET", "gpu_worker/models")[1]["models"]
-        found.http.clear()
-        found.redis.close()
     write_pack(tmp_path / "packs" / "stand_in")
     for name, value in (
         ("ENGINE", "insightface"),
@@ -195,8 +181,7 @@ def test_another_model_takes_over_when_it_has_seen_everything(
         ("RECONCILE_INTERVAL", "0"),
     ):
         monkeypatch.setenv(name, value)
-    with Stack(settings) as stack:
-        found = pipeline(stack)
+    with standing(tmp_path / "models", workers=1) as found:
         assert found.call("POST", "gpu_worker/alias")[0] == 409
         assert {line.split("\t")[0] for line in differences(found)} == {"model"}
         assert operate(found, "models", "--drop", old["model_id"]).returncode == 1  # readers still see it
@@ -209,5 +194,3 @@ def test_another_model_takes_over_when_it_has_seen_everything(
         assert not models[old["model_id"]]["read"]
         assert operate(found, "models", "--drop", old["model_id"]).returncode == 0
         assert old["model_id"] not in str(found.call("GET", "gpu_worker/models")[1])
-        found.http.clear()
-        found.redis.close()

@@ -19,9 +19,8 @@ from app.gpu.settings import FaceSettings
 from app.webhook.api import create_app as webhook_app
 from app.webhook.settings import WebhookSettings
 from infra.local import tools
-from infra.local.stack import Stack
 from tests import media
-from tests.fixtures import TOKENS, Pipeline, local_settings, pipeline
+from tests.fixtures import TOKENS, Pipeline, standing
 
 #: Secrets that are found by searching for them.
 SECRETS = {name: f"secret{name.lower().replace('_', '')}{uuid4().hex}" for name in ("WEBHOOK_TOKEN", "API_TOKEN")}
@@ -54,19 +53,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        settings = local_settings(
-            tmp_path_factory.mktemp("guarded"), workers=1, minio_password=SECRETS["MINIO_PASSWORD"]
-        )
-        try:
-            with Stack(settings) as stack:
-                found = pipeline(stack)
-                found.outputs |= {TOKENS["webhook"]: SECRETS["API_TOKEN"]}
-                found.outputs |= {TOKENS["gpu_worker"]: SECRETS["GPU_WORKER_TOKEN"]}
-                yield found
-                found.http.clear()
-                found.redis.close()
-        except tools.ToolError as error:
-            pytest.skip(str(error))
+        directory = tmp_path_factory.mktemp("guarded")
+        with standing(directory, workers=1, minio_password=SECRETS["MINIO_PASSWORD"]) as found:
+            found.outputs |= {TOKENS["webhook"]: SECRETS["API_TOKEN"]}
+            found.outputs |= {TOKENS["gpu_worker"]: SECRETS["GPU_WORKER_TOKEN"]}
+            yield found
 
 
 @pytest.mark.parametrize(("service", "endpoint"), TABLE)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from rq.intermediate_queue import IntermediateQueue
@@ -79,6 +80,19 @@ def test_no_job_is_lost_when_workers_on_several_queues_are_killed_at_the_pop(
     worker.clean_registries()  # type: ignore[no-untyped-call]
     assert all(not IntermediateQueue(one.key, connection).get_job_ids() for one in queues)
     assert {job_id for one in queues for job_id in one.failed_job_registry.get_job_ids()} == ids
+
+
+def test_a_job_that_wants_too_much_memory_ends_alone(connection: "redis.Redis") -> None:
+    target = queue(QUEUES[0], connection)
+    greedy = target.enqueue("builtins.bytearray", 4 * 2**30)
+    modest = target.enqueue("builtins.abs", -1)
+    worker = ReliableWorker(QUEUES, connection=connection, queue_class=ReliableQueue, serializer=JSONSerializer)
+    worker.job_memory = psutil.Process().memory_info().vms + 2 * 2**30
+    worker.work(burst=True, logging_level=None)
+    result = greedy.latest_result()
+    assert result is not None
+    assert "MemoryError" in (result.exc_string or "")
+    assert modest.return_value() == 1
 
 
 def test_queues_are_served_in_order_and_jobs_cleared_when_done(connection: "redis.Redis") -> None:
