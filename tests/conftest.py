@@ -13,11 +13,13 @@ pytest_plugins = ["tests.fixtures", "tests.infra.engine"]
 GROUPS = {"infra": "docker", "ansible": "docker", "pipeline": "stack", "unit": "stack"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2` groups run beside each other: much of a test of failures, or on a machine, is waiting."""
     for item in items:
         directory = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(GROUPS.get(directory, item.path.name)))
+        if group := GROUPS.get(directory):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
