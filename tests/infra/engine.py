@@ -1,5 +1,6 @@
 """A Docker engine for the tests, and the images they start from, made without an image registry."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -21,8 +22,10 @@ from infra.local import tools
 
 HERE = Path(__file__).parent
 
-#: Seconds for an engine to answer after its start.
+#: Seconds for an engine to answer after its start, and how often it is started: it gives its containerd 15 s to open
+#: its files, which a busy disk may not.
 START_SECONDS = 60
+STARTS = 3
 
 #: What the images start from: Debian with Python and certificates, as `python:3.11-slim-bookworm` would be.
 BASE = "lookingglass-test/base"
@@ -59,23 +62,37 @@ def engine() -> Iterator[str]:
 
 @contextmanager
 def _own(directory: Path) -> Iterator[str]:
-    url, log = f"unix://{directory}/docker.sock", directory / "dockerd.log"
     data = tools.cache_dir() / "docker"
     data.mkdir(parents=True, exist_ok=True)
+    with (data / "in-use").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NoEngineError(f"another run of the tests has an engine on {data}: let it end first") from error
+        process, url = _start(directory, data)
+        try:
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def _start(directory: Path, data: Path) -> tuple[subprocess.Popen[bytes], str]:
+    url, log = f"unix://{directory}/docker.sock", directory / "dockerd.log"
     command = ["dockerd", "--host", url, "--data-root", str(data), "--exec-root", str(directory / "exec")]
     command += ["--pidfile", str(directory / "pid")]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
+    for _ in range(STARTS):
+        with log.open("w") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise NoEngineError(f"dockerd did not start: {log.read_text()[-2000:]}")
+        while process.poll() is None:
+            if _answers(url):
+                return process, url
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait()
             time.sleep(0.2)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+    raise NoEngineError(f"dockerd did not start, tried {STARTS} times: {log.read_text()[-2000:]}")
 
 
 def _answers(url: str) -> bool:
