@@ -4,6 +4,7 @@ Pictures are hostile until decoded, so each is handled in a process that may die
 """
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,19 @@ from app.gpu.engines import load
 from app.gpu.engines.base import Engine, EngineInfo, Face
 from app.gpu.images import decode
 from app.gpu.settings import FaceSettings
+
+#: Memory in bytes that one picture may take beside what the engine holds: a part for every pixel that is allowed
+#: (WebP, the greediest format, was seen to take 22), and one for what does not grow with the picture.
+MEMORY_PER_PIXEL = 40
+MEMORY = 2**30
+
+
+class EngineFailedError(Exception):
+    """The engine raised something of its own: on this picture, or because its process is spoilt."""
+
+
+class EngineNotLoadedError(Exception):
+    """The process is a new one, in the place of one that was ended, and has not been told to load its models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +68,22 @@ def analyse(data: bytes) -> Analysis:
 
     Raises:
         PermanentError: the picture can never be decoded.
+        EngineFailedError: the engine failed on it.
+        EngineNotLoadedError: `describe` must be called first, which may take longer than a picture.
     """
+    if not _engine.cache_info().currsize:
+        raise EngineNotLoadedError
     settings, engine = _settings[-1], _engine()
     started = time.perf_counter()
     image = decode(data, max_pixels=settings.max_image_pixels, max_side=engine.info.max_side)
     decoded = time.perf_counter()
-    [faces] = engine.analyse([image.pixels])
+    try:
+        [faces] = engine.analyse([image.pixels])
+    except MemoryError:
+        raise
+    except Exception as error:
+        # As text: what a library raises may not survive the way to another process.
+        raise EngineFailedError(f"{type(error).__name__}: {error}") from None
     x, y = image.scale
     return Analysis(
         width=image.width,
@@ -80,7 +105,20 @@ def _end_with_parent() -> None:
 
 @cache
 def _engine() -> Engine:
-    return load(_settings[-1])
+    engine = load(_settings[-1])
+    _bound_memory(_settings[-1].max_image_pixels)
+    return engine
+
+
+def _bound_memory(pixels: int) -> None:
+    """Have a decoder that wants more memory than any picture needs fail, before the machine runs out of it.
+
+    Counted from what the engine holds by now: CUDA alone reserves more addresses than there is memory.
+    """
+    status = Path("/proc/self/status").read_text()
+    held = 1024 * int(status.partition("VmData:")[2].split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY + MEMORY_PER_PIXEL * pixels, hard))
 
 
 def _scaled(face: Face, x: float, y: float) -> Face:

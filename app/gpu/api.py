@@ -14,7 +14,7 @@ from werkzeug.routing import BaseConverter
 from app.common.auth import bearer_matches
 from app.common.errors import PermanentError, TransientError
 from app.common.openapi import BYTES, JSON, described, document, is_open
-from app.gpu.index import FACES_PREFIX, PAGE
+from app.gpu.index import FACES_PREFIX, PAGE, Claim, OvertakenError
 from app.gpu.pool import EngineCrashedError
 from app.gpu.service import ConflictError, FaceService, payload
 from app.gpu.settings import FaceSettings
@@ -215,17 +215,16 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         query=VERSION,
     )
     def put_item(bucket: str, key: str) -> Response:
-        if request.mimetype == "application/json":
-            record = _put_known(service, bucket, key)
-        else:
+        with service.claim(bucket, key) as claim:
+            if request.mimetype == "application/json":
+                return jsonify(status="success", item=_put_known(service, bucket, key, claim))
             version = Version.model_validate(request.args.to_dict())
             with service.turn():
                 data = _image_body(settings)
                 item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
                 item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
                 item["size"] = len(data)
-                record = service.index_image(item, data)
-        return jsonify(status="success", item=record)
+                return jsonify(status="success", item=service.index_image(item, data, claim))
 
     @app.get("/items/<bucket>/<key:key>")
     @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT})
@@ -268,7 +267,11 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
 
 def _image_body(settings: FaceSettings) -> bytes:
     request.max_content_length = settings.max_image_bytes
-    return request.get_data(cache=False)
+    data = request.get_data(cache=False)
+    if len(data) < (request.content_length or 0):
+        # Taken for the whole picture, it would be rejected as truncated, for good.
+        raise TransientError("The picture's bytes ended early: its sender went away, or was too slow.")
+    return data
 
 
 def _selection() -> dict[str, str | None]:
@@ -283,7 +286,7 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
+def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dict[str, Any]:
     request.max_content_length = MAX_JSON_BYTES
     known = KnownItem.model_validate_json(request.get_data(cache=False))
     item = {
@@ -292,7 +295,7 @@ def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
         **known.model_dump(exclude={"faces", "model_id"}, exclude_none=True),
     }
     if known.reason:
-        return service.reject(item, PermanentError(known.reason_code or "rejected", known.reason))
+        return service.reject(item, PermanentError(known.reason_code or "rejected", known.reason), claim)
     info = service.info
     if known.faces and known.model_id != info.model_id:
         raise ModelChangedError(
@@ -303,6 +306,7 @@ def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
     return service.index_faces(
         item,
         [(face.embedding, face.model_dump(exclude={"embedding"}, exclude_none=True)) for face in known.faces],
+        claim,
     )
 
 
@@ -318,6 +322,8 @@ def _permanent(error: PermanentError) -> tuple[Response, int]:
 def _transient(error: TransientError) -> tuple[Response, int]:
     if isinstance(error, ModelChangedError):
         return _error(409, "model_changed", str(error))
+    if isinstance(error, OvertakenError):
+        return _error(409, "overtaken", str(error))
     response, status = _error(503, "unavailable", str(error))
     response.headers["Retry-After"] = "1"
     return response, status

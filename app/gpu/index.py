@@ -5,12 +5,16 @@ Collection `items` holds one record without a vector per object; `faces_<model i
 record that is behind, never one that promises what is not there.
 """
 
+import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from app.common.errors import TransientError
@@ -32,10 +36,24 @@ PAGE = 1000
 #: Points an upsert: 512 numbers each as JSON stay well below the 32 MB a Qdrant server takes.
 UPSERT_BATCH = 256
 
+#: Ids a look-up: 36 characters each.
+LOOKUP_BATCH = 20_000
+
 #: Seconds to wait for a Qdrant server before the index counts as away.
 TIMEOUT = 30
 
 Payload = dict[str, Any]
+
+
+class OvertakenError(TransientError):
+    """The item was changed while its faces were still being found; look at the object again."""
+
+
+class Claim:
+    """A change of an item that is under way; void as soon as another one is made first."""
+
+    def __init__(self) -> None:
+        self.overtaken = False
 
 
 class FaceIndex:
@@ -49,6 +67,7 @@ class FaceIndex:
         # Local mode searches by reading every point, is not made for threads, and belongs to this process alone:
         # the one payload index that is needed is kept here, and one lock serves all.
         self._points_of: dict[tuple[str, str], set[str]] = {}
+        self._claims: dict[str, set[Claim]] = {}
         lock = threading.RLock()
         self._locks = [lock if embedded else threading.RLock() for _ in range(LOCKS)]
 
@@ -57,7 +76,6 @@ class FaceIndex:
         existing = set(self._collections())
         if ITEMS not in existing:
             self._client.create_collection(ITEMS, vectors_config={})
-            self._index_payload(ITEMS, ("bucket", "status", "reason_code", "model_id"))
         if self.collection not in existing:
             self._client.create_collection(
                 self.collection,
@@ -65,7 +83,9 @@ class FaceIndex:
                     size=self._info.embedding_size, distance=DISTANCES[self._info.distance]
                 ),
             )
-            self._index_payload(self.collection, ("item_id", "bucket"))
+        # Each time, for a start that was cut off may have created a collection and no more.
+        self._index_payload(ITEMS, ("bucket", "status", "reason_code", "model_id"))
+        self._index_payload(self.collection, ("item_id", "bucket"))
         if self.alias_target() is None:
             self._client.update_collection_aliases(
                 [
@@ -85,10 +105,31 @@ class FaceIndex:
         aliases = self._client.get_aliases().aliases
         return next((alias.collection_name for alias in aliases if alias.alias_name == ALIAS), None)
 
-    def put(self, item: Payload, faces: Sequence[tuple[Sequence[float], Payload]]) -> Payload:
+    @contextmanager
+    def claim(self, bucket: str, key: str) -> Iterator[Claim]:
+        """Hold a claim on an item from when its object was read until its faces are put.
+
+        Finding them takes time, and whoever asked may be gone: without it, what is found at last would overwrite a
+        newer version, or bring back what was deleted meanwhile.
+        """
+        identifier, claim = item_id(bucket, key), Claim()
+        with self._lock(identifier):
+            self._claims.setdefault(identifier, set()).add(claim)
+        try:
+            yield claim
+        finally:
+            with self._lock(identifier):
+                self._claims[identifier].discard(claim)
+                if not self._claims[identifier]:
+                    del self._claims[identifier]
+
+    def put(self, item: Payload, faces: Sequence[tuple[Sequence[float], Payload]], claim: Claim) -> Payload:
         """Make the index hold exactly these faces for an item, and its record say so.
 
         `item` names at least bucket, key and etag; each face is its embedding and its payload.
+
+        Raises:
+            OvertakenError: the item was changed since it was claimed; nothing was written.
         """
         identifier = item_id(item["bucket"], item["key"])
         record = {
@@ -107,6 +148,11 @@ class FaceIndex:
             for number, (embedding, payload) in enumerate(faces)
         ]
         with self._lock(identifier):
+            if claim.overtaken:
+                raise OvertakenError(f"{item['bucket']}/{item['key']} was changed by another job meanwhile.")
+            self._overtake(identifier, claim)
+            if self._embedded and points:  # noted before they are written: a write that fails may have written some
+                self._points_of.setdefault((self.collection, identifier), set()).update(str(p.id) for p in points)
             for at in range(0, len(points), UPSERT_BATCH):
                 self._client.upsert(self.collection, points[at : at + UPSERT_BATCH], wait=True)
             self._drop(self.collection, identifier, keep=[str(point.id) for point in points])
@@ -237,6 +283,7 @@ class FaceIndex:
         """Remove an item and its faces under every model; return how many points were removed."""
         identifier = item_id(bucket, key)
         with self._lock(identifier):
+            self._overtake(identifier)
             removed = 0
             for collection in self._face_collections():
                 removed += self._drop(collection, identifier, keep=[])
@@ -262,11 +309,16 @@ class FaceIndex:
     def close(self) -> None:
         self._client.close()
 
+    def _overtake(self, identifier: str, by: Claim | None = None) -> None:
+        for claim in self._claims.get(identifier, set()) - {by}:
+            claim.overtaken = True
+
     def _lock(self, identifier: str) -> threading.RLock:
         return self._locks[hash(identifier) % LOCKS]
 
     def _whole(self, records: Sequence[Payload]) -> set[str]:
         """The items among these, all of the model in use, whose points are all there."""
+        held: Mapping[str, int]
         if self._embedded:
             held = {r["item_id"]: len(self._points_of.get((self.collection, r["item_id"]), ())) for r in records}
         else:
@@ -275,8 +327,10 @@ class FaceIndex:
                 for r in records
                 for number in range(r["face_count"])
             }
-            found = self._client.retrieve(self.collection, list(owners), with_payload=False) if owners else []
-            held = Counter(owners[str(point.id)] for point in found)
+            held = counted = Counter[str]()
+            for ids in batched(owners, LOOKUP_BATCH):
+                found = self._client.retrieve(self.collection, ids, with_payload=False)
+                counted.update(owners[str(point.id)] for point in found)
         return {r["item_id"] for r in records if held.get(r["item_id"], 0) == r["face_count"]}
 
     def _drop_elsewhere(self, identifier: str, etag: str) -> None:
@@ -284,19 +338,20 @@ class FaceIndex:
         for collection in self._face_collections():
             if collection == self.collection:
                 continue
-            stale = _of_item(identifier)
-            stale.must_not = [models.FieldCondition(key="etag", match=models.MatchValue(value=etag))]
-            if self._client.count(collection, count_filter=stale, exact=True).count:
+            held = self._scroll(collection, with_payload=["etag"], having=_of_item(identifier))
+            if any((point.payload or {})["etag"] != etag for point in held):
                 self._drop(collection, identifier, keep=[])
 
     def _drop(self, collection: str, identifier: str, keep: Sequence[str]) -> int:
         """Delete an item's points but those to keep; return how many there were to delete."""
         if self._embedded:
-            others = self._points_of.pop((collection, identifier), set()) - set(keep)
+            others = self._points_of.get((collection, identifier), set()) - set(keep)
             if others:
                 self._client.delete(collection, models.PointIdsList(points=list(others)), wait=True)
             if keep:
                 self._points_of[collection, identifier] = set(keep)
+            else:
+                self._points_of.pop((collection, identifier), None)
             return len(others)
         selector = _of_item(identifier)
         selector.must_not = [models.HasIdCondition(has_id=list(keep))] if keep else None
@@ -317,13 +372,24 @@ class FaceIndex:
         for name in names:
             self._client.create_payload_index(collection, name, models.PayloadSchemaType.KEYWORD)
 
-    def _scroll(self, collection: str, with_payload: list[str]) -> Iterable[models.Record]:
+    def _scroll(
+        self, collection: str, with_payload: list[str], having: models.Filter | None = None
+    ) -> Iterable[models.Record]:
         offset = None
         while True:
-            records, offset = self._client.scroll(collection, limit=PAGE, offset=offset, with_payload=with_payload)
+            records, offset = self._client.scroll(
+                collection, scroll_filter=having, limit=PAGE, offset=offset, with_payload=with_payload
+            )
             yield from records
             if offset is None:
                 return
+
+
+def batched(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Ids in lists of at most `size`."""
+    left = iter(ids)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
 def _having(**members: str | None) -> models.Filter:
@@ -359,5 +425,5 @@ def connect(settings: FaceSettings) -> QdrantClient:
         ) from error
 
 
-#: What the Qdrant client raises when the server is away or unwell.
-INDEX_ERRORS = (ApiException, ResponseHandlingException)
+#: What the Qdrant client raises when the server is away or unwell, or the embedded index's disk is full or failing.
+INDEX_ERRORS = (ApiException, ResponseHandlingException, QdrantException, sqlite3.Error, OSError)

@@ -15,7 +15,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from app.common.errors import LookingGlassError, TransientError
 from app.gpu import analysis
-from app.gpu.analysis import Analysis
+from app.gpu.analysis import Analysis, EngineFailedError, EngineNotLoadedError
 from app.gpu.engines.base import EngineInfo
 from app.gpu.settings import FaceSettings
 
@@ -35,22 +35,36 @@ class BusyError(TransientError):
 
 
 class EngineCrashedError(LookingGlassError):
-    """An engine process died or hung on this picture; others are not affected."""
+    """An engine process died, hung or failed on this picture; others are not affected."""
 
 
 class EnginePool:
-    """Engine processes; use as a context manager."""
+    """Engine processes; use as a context manager.
+
+    Raises:
+        EngineUnavailableError: the engine cannot run as configured.
+    """
 
     def __init__(self, settings: FaceSettings) -> None:
-        self._settings = settings
-        self.info = self._describe()
+        first = EngineProcess(settings)
+        try:
+            self.info = first.loaded()
+        except BaseException:
+            first.end()
+            raise
         self.processes = settings.processes(self.info.device)
         self._held = threading.BoundedSemaphore(HELD_PER_PROCESS * self.processes)
         self._admitted = threading.BoundedSemaphore((HELD_PER_PROCESS + WAITING_PER_PROCESS) * self.processes)
-        # A pool per process: whatever happens to one, the others share no lock or pipe with it.
-        self._free: SimpleQueue[ProcessPool] = SimpleQueue()
-        for _ in range(self.processes):
-            self._free.put(self._new_pool())
+        self._all = [first, *(EngineProcess(settings) for _ in range(self.processes - 1))]
+        self._free: SimpleQueue[EngineProcess] = SimpleQueue()
+        for process in self._all:
+            self._free.put(process)
+
+    @property
+    def problem(self) -> str | None:
+        """Why no engine process can take a picture; None while at least one may."""
+        problems = [process.problem for process in self._all]
+        return problems[0] if all(problems) else None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -76,56 +90,89 @@ class EnginePool:
 
         Raises:
             PermanentError: the picture can never be decoded.
-            EngineCrashedError: its engine process died or ran out of time on it.
-            TransientError: its engine process had been ended from outside.
+            EngineCrashedError: its engine process died, failed or ran out of time or memory on it.
+            TransientError: its engine process had been ended from outside, or does not load its models again.
         """
-        pool = self._free.get()
+        process = self._free.get()
         try:
-            future: Future[Analysis] = pool.schedule(
-                analysis.analyse, args=[data], timeout=self._settings.analysis_timeout
-            )
-            return future.result()
-        except TimeoutError as error:
-            raise EngineCrashedError(
-                f"The picture took longer than the {self._settings.analysis_timeout} s of ANALYSIS_TIMEOUT."
-            ) from error
-        except ProcessExpired as error:
-            raise EngineCrashedError(f"The engine process died on this picture (exit {error.exitcode}).") from error
-        except MemoryError as error:
-            raise EngineCrashedError("The engine process ran out of memory on this picture.") from error
-        except (RuntimeError, CancelledError) as error:
-            # Ended from outside while it was idle, which is not the picture's fault.
-            _end(pool)
-            pool = self._new_pool()
-            raise TransientError("The engine process was ended from outside; a new one is starting.") from error
+            return process.analyse(data)
         finally:
-            self._free.put(pool)
+            self._free.put(process)
 
     def close(self) -> None:
         """End the processes; a picture in work is given up."""
-        for _ in range(self.processes):
-            _end(self._free.get())
+        for _ in self._all:
+            self._free.get().end()
 
-    def _describe(self) -> EngineInfo:
-        pool = self._new_pool()
+
+class EngineProcess:
+    """One engine process, replaced by a new one when a picture ends or spoils it; for one thread at a time.
+
+    A pool of its own: whatever happens to one process, the others share no lock or pipe with it.
+    """
+
+    def __init__(self, settings: FaceSettings) -> None:
+        self._settings = settings
+        self._start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why its models could not be loaded; None while they are being loaded, and when they are."""
+        error = self._loading.exception() if self._loading.done() and not self._loading.cancelled() else None
+        return (str(error) or type(error).__name__) if error else None
+
+    def loaded(self) -> EngineInfo:
+        """What the engine is, once its models are loaded; never on a picture's time.
+
+        Raises:
+            EngineUnavailableError: it cannot run as configured.
+        """
+        return self._loading.result()
+
+    def analyse(self, data: bytes) -> Analysis:
+        """As `EnginePool.analyse`."""
         try:
-            future: Future[EngineInfo] = pool.schedule(analysis.describe, timeout=LOAD_TIMEOUT)
+            self.loaded()
+        except Exception as error:
+            self._replace()
+            raise TransientError(f"The engine process does not load its models again: {error}") from error
+        limit = self._settings.analysis_timeout
+        try:
+            future: Future[Analysis] = self._pool.schedule(analysis.analyse, args=[data], timeout=limit)
             return future.result()
-        finally:
-            _end(pool)
+        except TimeoutError as error:
+            self._replace()
+            raise EngineCrashedError(f"The picture took longer than the {limit} s of ANALYSIS_TIMEOUT.") from error
+        except ProcessExpired as error:
+            self._replace()
+            raise EngineCrashedError(f"The engine process died on this picture (exit {error.exitcode}).") from error
+        except MemoryError as error:
+            self._replace()
+            raise EngineCrashedError("The engine process ran out of memory on this picture.") from error
+        except EngineFailedError as error:
+            # After an error of CUDA's, every further call in its process fails.
+            self._replace()
+            raise EngineCrashedError(f"The engine failed on this picture: {error}") from error
+        except (EngineNotLoadedError, RuntimeError, CancelledError) as error:
+            # Ended from outside while it was idle, which is not the picture's fault.
+            self._replace()
+            raise TransientError("The engine process was ended from outside; a new one is starting.") from error
 
-    def _new_pool(self) -> ProcessPool:
-        pool = ProcessPool(
+    def end(self) -> None:
+        """End the process."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def _start(self) -> None:
+        self._pool = ProcessPool(
             max_workers=1,
             initializer=analysis.start,
             initargs=[self._settings],
             # A fork of a threaded, CUDA-using process is not safe.
             context=get_context("spawn"),
         )
-        pool.schedule(analysis.describe)  # load the models now, not with the first picture
-        return pool
+        self._loading: Future[EngineInfo] = self._pool.schedule(analysis.describe, timeout=LOAD_TIMEOUT)
 
-
-def _end(pool: ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]
-    pool.join()
+    def _replace(self) -> None:
+        self.end()
+        self._start()

@@ -13,7 +13,7 @@ from app.common.errors import LookingGlassError, PermanentError, TransientError
 from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
-from app.gpu.index import INDEX_ERRORS, FaceIndex, Payload, connect
+from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
 from app.gpu.pool import EngineCrashedError, EnginePool
 from app.gpu.settings import FaceSettings
 
@@ -57,13 +57,15 @@ class FaceService:
         """
         parts = self._ready()
         pool, index = parts.pool, parts.index
+        if pool.problem:
+            raise NotReadyError(f"No engine process loads its models again: {pool.problem}")
         with _index_errors():
             totals, alias = index.totals(), index.alias_target()
         return {
             **pool.info.as_dict(),
             "processes": pool.processes,
             "index": {
-                "where": self._settings.qdrant_url or "embedded",
+                "where": "server" if self._settings.qdrant_url else "embedded",
                 "collection": index.collection,
                 "alias": alias,
                 **totals,
@@ -105,18 +107,25 @@ class FaceService:
         metrics.STAGE_SECONDS.labels("analyse").observe(analysis.analyse_ms / 1000)
         return analysis
 
-    def index_image(self, item: Payload, data: bytes) -> Payload:
+    @contextmanager
+    def claim(self, bucket: str, key: str) -> Iterator[Claim]:
+        """Hold a claim on an item while its faces are found, see `FaceIndex.claim`."""
+        with self._ready().index.claim(bucket, key) as claim:
+            yield claim
+
+    def index_image(self, item: Payload, data: bytes, claim: Claim) -> Payload:
         """Analyse a picture and make the index hold its faces; call inside `turn()`.
 
         A picture that can never be decoded is recorded as rejected, with its reason, and raised.
 
         Raises:
             PermanentError, EngineCrashedError: as `analyse`.
+            OvertakenError: the item was changed meanwhile.
         """
         try:
             analysis = self.analyse(data)
         except PermanentError as error:
-            self.reject(item, error)
+            self.reject(item, error, claim)
             raise
         return self.index_faces(
             {
@@ -130,15 +139,17 @@ class FaceService:
                 },
             },
             [(face.embedding.tolist(), payload(face)) for face in analysis.faces],
+            claim,
         )
 
-    def index_faces(self, item: Payload, faces: list[tuple[list[float], Payload]]) -> Payload:
+    def index_faces(self, item: Payload, faces: list[tuple[list[float], Payload]], claim: Claim) -> Payload:
         """Make the index hold exactly these faces for an item."""
-        return self._put({**item, "status": "indexed", "reason": None, "reason_code": None}, faces)
+        return self._put({**item, "status": "indexed", "reason": None, "reason_code": None}, faces, claim)
 
-    def reject(self, item: Payload, error: PermanentError) -> Payload:
+    def reject(self, item: Payload, error: PermanentError, claim: Claim) -> Payload:
         """Record why an item has no faces, and drop what an earlier version of it had."""
-        return self._put({**item, "status": "rejected", "reason": str(error), "reason_code": error.code}, [])
+        rejected = {**item, "status": "rejected", "reason": str(error), "reason_code": error.code}
+        return self._put(rejected, [], claim)
 
     def item(self, bucket: str, key: str) -> tuple[Payload | None, list[Payload]]:
         """An item's record, and the payloads of its faces that are really in the index."""
@@ -224,11 +235,11 @@ class FaceService:
             self._parts.pool.close()
             self._parts.index.close()
 
-    def _put(self, item: Payload, faces: list[tuple[list[float], Payload]]) -> Payload:
+    def _put(self, item: Payload, faces: list[tuple[list[float], Payload]], claim: Claim) -> Payload:
         started = time.perf_counter()
         stamped = {**item, "indexed_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         with _index_errors():
-            record = self._ready().index.put(stamped, faces)
+            record = self._ready().index.put(stamped, faces, claim)
         metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
         metrics.INDEXED.labels(record["status"]).inc()
         return record

@@ -50,6 +50,10 @@ def _decoded(value: Any) -> Any:
     return unquote_plus(value, errors="strict") if isinstance(value, str) else value
 
 
+def _size(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
 def _name(value: str) -> str:
     # AWS leaves the prefix off, MinIO does not.
     return value if value.startswith("s3:") else f"s3:{value}"
@@ -64,6 +68,8 @@ class _Object(BaseModel):
     sequencer: str = ""
     version_id: str = Field("", alias="versionId")
     content_type: str = Field("", alias="contentType")
+    #: Bytes, where the event says so.
+    size: Annotated[int, BeforeValidator(_size)] = 0
     user_metadata: Annotated[dict[str, str], BeforeValidator(Metadata.parse)] = Field({}, alias="userMetadata")
 
 

@@ -53,6 +53,7 @@ class Jobs:
             event.name,
             job_id=event.job_id,
             content_type=event.s3.object.content_type,
+            size=event.s3.object.size,
             at_front=event.high_priority,
         )
 
@@ -64,6 +65,7 @@ class Jobs:
         *,
         job_id: str | None = None,
         content_type: str = "",
+        size: int = 0,
         at_front: bool = False,
     ) -> ObjectJob:
         """A job for an object, not yet enqueued."""
@@ -74,7 +76,7 @@ class Jobs:
             bucket=bucket,
             object=key,
             event=event,
-            timeout=self._settings.timeout_for(kind),
+            timeout=self._settings.timeout_for(kind, size),
             at_front=at_front,
         )
 
@@ -104,7 +106,10 @@ class Jobs:
     def full(self) -> bool:
         """Whether as many jobs wait as may; looked up a few times a second, for events come by the thousand."""
         if time.monotonic() >= self._full_until:
-            waiting = sum(self._queue(name).count for name in self._settings.all_queues())
+            queues = [self._queue(name) for name in self._settings.all_queues()]
+            # In an outage jobs wait to be tried again, and are on no queue.
+            later = sum(queue.scheduled_job_registry.get_job_count(cleanup=False) for queue in queues)
+            waiting = later + sum(queue.count for queue in queues)
             self._full, self._full_until = waiting >= self._settings.max_queued_jobs, time.monotonic() + FULL_FOR
         return self._full
 

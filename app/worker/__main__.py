@@ -28,8 +28,9 @@ WORKER_TTL = 60
 HEARTBEAT = 10
 MAINTENANCE = 15
 
-#: Seconds by which a worker's clock may differ from that of Redis.
-MOST_CLOCK_OFF = 60
+#: Seconds by which a worker's clock may differ from that of Redis. Two workers judge by their own whether the other's
+#: job was abandoned, after 3 × HEARTBEAT.
+MOST_CLOCK_OFF = 10
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from app.common.errors import LookingGlassError, PermanentError, TransientError
 from app.worker.settings import WorkerSettings
-from app.worker.store import ObjectVersion
+from app.worker.store import ObjectChangedError, ObjectVersion
 
 #: Seconds to connect and to answer; an analysis that waits for its turn and then takes its full time fits.
 TIMEOUT = urllib3.Timeout(connect=5, read=150)
+#: With a picture: urllib3 sends it under the limit for connecting, and it is read only when it is its turn.
+SENDING = urllib3.Timeout(connect=45, read=150)
 
 #: Connections kept; a video has a few frames under way at once.
 CONNECTIONS = 4
@@ -24,6 +26,10 @@ JSON = dict[str, Any]
 
 class EngineCrashedError(LookingGlassError):
     """The picture killed its engine process; tried again a few times, then left to a person."""
+
+
+class FaceServiceError(LookingGlassError):
+    """The face service failed in a way that was not foreseen, which need not be this object's fault."""
 
 
 class ModelChangedError(TransientError):
@@ -68,7 +74,6 @@ class FaceClient:
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         self._http = urllib3.PoolManager(
-            timeout=TIMEOUT,
             maxsize=CONNECTIONS,
             # A service that is busy or not ready yet says when to come back.
             retries=urllib3.Retry(
@@ -97,6 +102,7 @@ class FaceClient:
 
         Raises:
             PermanentError: it can never be; the reason is on the item record.
+            ObjectChangedError: another job changed the item meanwhile.
             EngineCrashedError: it killed its engine process.
             TransientError: the face service is away or busy.
         """
@@ -198,7 +204,9 @@ class FaceClient:
     ) -> JSON:
         headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
         try:
-            response = self._http.request(method, self._url + path, body=body, headers=headers)
+            response = self._http.request(
+                method, self._url + path, body=body, headers=headers, timeout=SENDING if body else TIMEOUT
+            )
         except urllib3.exceptions.HTTPError as error:
             raise TransientError(f"The face service at {self._url} does not answer: {error}") from error
         try:
@@ -213,11 +221,13 @@ class FaceClient:
 
 
 def _error(status: int, code: str, message: str) -> Exception:
-    if status == 500:  # the engine's crash, or a bug that this picture wakes
-        return EngineCrashedError(message)
+    if status == 500:
+        return EngineCrashedError(message) if code == "engine_crashed" else FaceServiceError(message)
     if code == "model_changed":
         return ModelChangedError(message)
-    if status in (413, 415, 422):
+    if code == "overtaken":
+        return ObjectChangedError(message)
+    if status in (413, 415, 422) and code:  # without one it is not the face service that speaks
         return PermanentError(code, message)
     return TransientError(f"The face service answered {status}: {message}")
 

@@ -22,6 +22,7 @@ from app.worker.faces import EngineCrashedError, FaceClient
 from app.worker.reliable import MOST_DEATHS, deaths
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectChangedError, Store
+from app.worker.video import VideoTimeoutError
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +40,41 @@ def _job(run: Callable[[str, str], Outcome]) -> Callable[..., Outcome]:
 
     @wraps(run)
     def job(bucket: str, object: str, event: str | None = None) -> Outcome:  # noqa: A002, ARG001
-        try:
-            if deaths() >= MOST_DEATHS:
-                return _quarantine(bucket, object, f"it ended {deaths()} processes of workers")
-            return run(bucket, object)
-        except TransientError as error:
-            return _wait(f"{bucket}/{object}", error)
-        except (EngineCrashedError, JobTimeoutException, MemoryError) as error:
-            if _tries_left():
-                raise
-            return _quarantine(bucket, object, str(error) or "it took more memory than a job may")
+        return _run_or_wait(f"{bucket}/{object}", lambda: _run_or_quarantine(run, bucket, object))
 
     return job
+
+
+def _run_or_wait(what: str, work: Callable[[], Outcome]) -> Outcome:
+    """Do a job's work; where what it needs is away or slow, have the job tried again later.
+
+    That uses up none of the tries that it has for what should not happen.
+    """
+    try:
+        return work()
+    except (TransientError, ObjectChangedError, JobTimeoutException) as error:
+        job = get_current_job()
+        if job is None:
+            raise
+        # Of all work only that on videos is done here, and says so itself; else the time went to waiting for others.
+        slow = isinstance(error, JobTimeoutException)
+        reason = f"MinIO and the face service took longer than the job may: {error}" if slow else str(error)
+        log.warning("Waiting with %s: %s", what, reason)
+        job.meta["waiting_for"] = reason
+        job.save_meta()  # type: ignore[no-untyped-call]
+        return Retry(max=OUTAGE_TRIES, interval=OUTAGE_INTERVALS)
+
+
+def _run_or_quarantine(run: Callable[[str, str], Outcome], bucket: str, key: str) -> Outcome:
+    """Run a job's work; give up on an object that did harm at every try."""
+    if deaths() >= MOST_DEATHS:
+        return _quarantine(bucket, key, f"it ended {deaths()} processes of workers")
+    try:
+        return run(bucket, key)
+    except (EngineCrashedError, VideoTimeoutError, MemoryError) as error:
+        if _tries_left():
+            raise
+        return _quarantine(bucket, key, str(error) or "it took more memory than a job may")
 
 
 @_job
@@ -95,10 +119,11 @@ def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: 
     job = get_current_job()
     if job is None:
         raise RuntimeError("A step of a comparison enqueues the next, so it runs as a job.")
-    try:
-        return schedule.step(context(), job.connection, position, found, began)
-    except TransientError as error:
-        return _wait("the comparison of buckets and index", error)
+    connection = job.connection
+    return _run_or_wait(
+        "the comparison of buckets and index",
+        lambda: schedule.step(context(), connection, position, found, began),
+    )
 
 
 @cache
@@ -113,17 +138,6 @@ def _converge(doing: str, bucket: str, key: str) -> JSON:
     outcome = converge(context(), bucket, key)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome
-
-
-def _wait(what: str, error: TransientError) -> Outcome:
-    """Have the job tried again later, without using up the tries it has for what should not happen."""
-    job = get_current_job()
-    if job is None:
-        raise error
-    log.warning("Waiting with %s: %s", what, error)
-    job.meta["waiting_for"] = str(error)
-    job.save_meta()  # type: ignore[no-untyped-call]
-    return Retry(max=OUTAGE_TRIES, interval=OUTAGE_INTERVALS)
 
 
 def _tries_left() -> bool:

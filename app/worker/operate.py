@@ -1,4 +1,4 @@
-"""What an operator does by hand: `python -m app.worker reconcile`, `proof`, `release`, `models`."""
+"""What an operator does by hand: `python -m app.worker reconcile`, `proof`, `release`, `models`, `forget`."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from app.common.errors import LookingGlassError
 from app.common.jobs import queue
 from app.worker import reconcile
 from app.worker.converge import Context
+from app.worker.store import NoBucketError
 
 #: Jobs of a comparison that may wait; beyond, it waits for the workers.
 MOST_WAITING = 5000
@@ -35,6 +36,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("bucket")
         command.add_argument("object")
+    forget = commands.add_parser("forget", help="drop all that the index holds of a bucket that is gone")
+    forget.add_argument("bucket")
     models = commands.add_parser("models", help="list the models that the index holds faces of")
     models.add_argument("--drop", metavar="MODEL_ID", help="drop the faces of a model that is not in use")
 
@@ -46,6 +49,7 @@ def run(arguments: argparse.Namespace, context: Context, connection: Redis) -> i
         "proof": _proof,
         "release": _release,
         "models": _models,
+        "forget": _forget,
     }
     try:
         return commands[arguments.command](arguments, context, connection)
@@ -57,7 +61,7 @@ def run(arguments: argparse.Namespace, context: Context, connection: Redis) -> i
 def _reconcile(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
     found, pages = Counter[str](), 0
     waiting = queue(context.settings.reconcile_queue_name, connection)
-    for differences, following in reconcile.pages(context):
+    for differences, following in reconcile.pages(context, reconcile.start(context.settings)):
         pages += 1
         found.update(difference.why for difference in differences)
         where = f"next: {following.bucket or 'faces'}, {following.side}" if following else "compared all"
@@ -103,6 +107,29 @@ def _release(arguments: argparse.Namespace, context: Context, connection: Redis)
     enqueued = reconcile.enqueue(released, connection, context.settings)
     print("Released; a worker tries it again." if enqueued else "Released; it waits for a worker already.")
     return 0
+
+
+def _forget(arguments: argparse.Namespace, context: Context, _connection: Redis) -> int:
+    bucket, items, points = arguments.bucket, 0, 0
+    if bucket in context.settings.buckets() and _there(context, bucket):
+        print(f"The bucket {bucket} is there, and the index says what it holds: delete its objects.", file=sys.stderr)
+        return 1
+    while records := context.faces.records(bucket, None)[0]:
+        for record in records:
+            points += context.faces.delete(bucket, record["key"])
+        items += len(records)
+        _progress(f"{items} items forgotten")
+    _progress("")
+    print(f"Forgot {items} items of {bucket} and their {points} points.", file=sys.stderr)
+    return 0
+
+
+def _there(context: Context, bucket: str) -> bool:
+    try:
+        context.store.page(bucket, None, 1)
+    except NoBucketError:
+        return False
+    return True
 
 
 def _models(arguments: argparse.Namespace, context: Context, _connection: Redis) -> int:

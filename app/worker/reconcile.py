@@ -12,17 +12,21 @@ from typing import NamedTuple
 
 from redis import Redis
 from rq import Queue
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from app.common.jobs import ROUTE, JobSettings, ObjectJob, options, queue
-from app.common.media import guess_from_name
+from app.common.media import Kind
 from app.worker.converge import Context
+from app.worker.store import NoBucketError
 
 log = logging.getLogger(__name__)
 
 #: What a job of a comparison names as its event.
 EVENT = "lookingglass:Reconcile"
+
+#: States of a job that will run, or runs.
+PENDING = (JobStatus.CREATED, JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 
 #: Objects or records compared at a time; what the face service looks up in one call.
 PAGE = 1000
@@ -37,6 +41,8 @@ class Difference:
     #: `missing`, `changed` (another ETag), `model` (of another model), `incomplete` (faces are missing), `orphan`
     #: (a record without an object), `stray` (faces without a record).
     why: str
+    #: Of the object, in bytes, where there is one.
+    size: int = 0
 
 
 class Position(NamedTuple):
@@ -49,34 +55,54 @@ class Position(NamedTuple):
     after: str | None = None
     #: Objects of this bucket that the index knew.
     known: int = 0
+    #: Whether every record is looked at, also where there seem to be none without an object.
+    thorough: bool = True
 
 
-def pages(context: Context, start: Position | None = None) -> Iterator[tuple[list[Difference], Position | None]]:
+def start(settings: JobSettings, *, thorough: bool = True) -> Position:
+    """Where a comparison begins."""
+    return Position(min(settings.buckets()), "objects", thorough=thorough)
+
+
+def pages(context: Context, start: Position) -> Iterator[tuple[list[Difference], Position | None]]:
     """Compare page by page: the differences of each, and where the next begins; none after the last.
+
+    A bucket that is not there is passed over: its objects may come back, and faces are not dropped for a wrong name.
 
     Raises:
         TransientError: MinIO or the face service is away; begin again at the last position.
     """
     buckets = sorted(context.settings.buckets())
-    position: Position | None = start or Position(buckets[0], "objects")
+    position: Position | None = start
     while position:
         if position.bucket is None:
             found, position = _strays(context, position)
         elif position.side == "objects":
-            found, position = _objects(context, position)
+            try:
+                found, position = _objects(context, position)
+            except NoBucketError as error:
+                log.error("%s The index still has what it held: `forget` drops that.", error)
+                found, position = [], position._replace(side="done")
         else:
             found, position = _records(context, position)
         if position and position.side == "done":
             after = [bucket for bucket in buckets if bucket > str(position.bucket)]
-            position = Position(after[0], "objects") if after else Position(None, "records")
+            bucket, side = (after[0], "objects") if after else (None, "records")
+            position = Position(bucket, side, thorough=position.thorough)
         yield found, position
 
 
 def enqueue(differences: list[Difference], connection: Redis, settings: JobSettings) -> int:
-    """Enqueue a job for each object that has none of a comparison already; return for how many."""
+    """Enqueue a job for each object that none of a comparison waits for already; return for how many.
+
+    One that failed is forgotten with its tries: what it should have done is still to be done.
+    """
     jobs = {job.job_id: job for job in (_job(difference, settings) for difference in differences)}
     known = Job.fetch_many(list(jobs), connection=connection, serializer=JSONSerializer)
-    new = [job for job, found in zip(jobs.values(), known, strict=True) if found is None]
+    waiting = {job.id for job in known if job and job.get_status(refresh=False) in PENDING}
+    for ended in (job for job in known if job and job.id not in waiting):
+        ended.delete()
+    new = [job for job in jobs.values() if job.job_id not in waiting]
     # Forgotten as soon as they are done: the next comparison may find the same object again.
     data = [Queue.prepare_data(ROUTE, **(options(job, settings) | {"result_ttl": 0})) for job in new]
     queue(settings.reconcile_queue_name, connection).enqueue_many(data)
@@ -107,16 +133,16 @@ def _objects(context: Context, at: Position) -> tuple[list[Difference], Position
     bucket = str(at.bucket)
     objects = context.store.page(bucket, at.after, PAGE)
     if objects:
-        said = context.faces.lookup(bucket, [key for key, _ in objects])
+        said = context.faces.lookup(bucket, [listed.key for listed in objects])
         found = [
-            Difference(bucket, key, why)
-            for key, etag in objects
-            if (why := _why(said.get(key), etag, context.faces.model_id()))
+            Difference(bucket, listed.key, why, listed.size)
+            for listed in objects
+            if (why := _why(said.get(listed.key), listed.etag, context.faces.model_id()))
         ]
-        return found, Position(bucket, "objects", objects[-1][0], at.known + len(said))
-    # Records beyond the objects just seen can only be orphans; mostly there are none, and none is looked for.
-    beyond = context.faces.count_items(bucket) > at.known
-    return [], Position(bucket, "records" if beyond else "done")
+        return found, at._replace(after=objects[-1].key, known=at.known + len(said))
+    # More records than objects just seen must be orphans. Fewer may be, too: what was deleted meanwhile hides them.
+    beyond = at.thorough or context.faces.count_items(bucket) > at.known
+    return [], at._replace(side="records" if beyond else "done", after=None)
 
 
 def _why(said: dict[str, object] | None, etag: str, model_id: str) -> str | None:
@@ -132,15 +158,15 @@ def _why(said: dict[str, object] | None, etag: str, model_id: str) -> str | None
 def _records(context: Context, at: Position) -> tuple[list[Difference], Position]:
     bucket = str(at.bucket)
     records, after = context.faces.records(bucket, at.after)
-    orphans = [record["key"] for record in records if context.store.stat(bucket, record["key"]) is None]
+    orphans = context.store.absent(bucket, [record["key"] for record in records])
     found = [Difference(bucket, key, "orphan") for key in orphans]
-    return found, Position(bucket, "records" if after else "done", after)
+    return found, at._replace(side="records" if after else "done", after=after)
 
 
 def _strays(context: Context, at: Position) -> tuple[list[Difference], Position | None]:
     strays, after = context.faces.strays(at.after)
     found = [Difference(stray["bucket"], stray["key"], "stray") for stray in strays]
-    return found, Position(None, "records", after) if after else None
+    return found, at._replace(after=after) if after else None
 
 
 def _job(difference: Difference, settings: JobSettings) -> ObjectJob:
@@ -152,5 +178,6 @@ def _job(difference: Difference, settings: JobSettings) -> ObjectJob:
         bucket=bucket,
         object=key,
         event=EVENT,
-        timeout=settings.timeout_for(guess_from_name(key)),
+        # What it is, its job finds out; on this queue nothing waits behind it for long.
+        timeout=settings.timeout_for(Kind.VIDEO, difference.size),
     )

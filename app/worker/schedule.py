@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 #: Redis key that is there from one scheduled comparison until the next is due.
 NOT_DUE = "lookingglass:reconcile:not_due"
 
+#: The same for one that looks at every record, and the seconds between two of them.
+NOT_DUE_THOROUGHLY = "lookingglass:reconcile:thorough_not_due"
+THOROUGH_INTERVAL = 86400
+
 #: Jobs enqueued, and seconds spent, after which a step makes room.
 STEP_JOBS = 2000
 STEP_SECONDS = 30
@@ -41,11 +45,18 @@ def step(context: Context, connection: Redis, position: list[Any] | None, found:
     """Compare until there is enough to do, and leave the rest to the next step."""
     settings, enqueued, started = context.settings, 0, time.monotonic()
     began = began or time.time()
-    for differences, following in reconcile.pages(context, reconcile.Position(*position) if position else None):
+    if position:
+        at = reconcile.Position(*position)
+    else:
+        due = connection.set(NOT_DUE_THOROUGHLY, "1", nx=True, ex=THOROUGH_INTERVAL)
+        at = reconcile.start(settings, thorough=bool(due))
+    for differences, following in reconcile.pages(context, at):
         enqueued += reconcile.enqueue(differences, connection, settings)
         found += len(differences)
         if following and (enqueued >= STEP_JOBS or time.monotonic() - started > STEP_SECONDS):
             enqueue_step(connection, settings, {"position": list(following), "found": found, "began": began})
+            if settings.reconcile_interval:  # the next begins so long after the last step of this one
+                connection.set(NOT_DUE, "1", ex=settings.reconcile_interval)
             return {"status": "goes on", "differences": found}
     reconcile.switch_readers(context)
     took = round(time.time() - began, 1)

@@ -1,10 +1,12 @@
 """The bucket: what is there now, and its bytes, read-only."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import urllib3
 from minio import Minio
@@ -20,12 +22,27 @@ GONE = frozenset(
 #: Seconds to connect, and between two bytes.
 TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
+#: Requests at once, where many objects are asked for.
+CONNECTIONS = 8
+
 #: A video is read in ranges of this size: few requests, and little is fetched that is not looked at.
 RANGE_BYTES = 2 * 2**20
 
 
 class ObjectChangedError(Exception):
     """The object is not the version any more that was being read."""
+
+
+class NoBucketError(TransientError):
+    """There is no such bucket, which need not mean that there is to be none."""
+
+
+class Listed(NamedTuple):
+    """An object as a listing of its bucket has it."""
+
+    key: str
+    etag: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,9 @@ class Store:
             secret_key=settings.minio_password.get_secret_value(),
             secure=scheme == "https",
             region=settings.minio_region,
-            http_client=urllib3.PoolManager(timeout=TIMEOUT, retries=urllib3.Retry(2, backoff_factor=0.2)),
+            http_client=urllib3.PoolManager(
+                timeout=TIMEOUT, maxsize=CONNECTIONS, retries=urllib3.Retry(2, backoff_factor=0.2)
+            ),
         )
 
     def stat(self, bucket: str, key: str) -> ObjectVersion | None:
@@ -78,19 +97,32 @@ class Store:
             last_modified=found.last_modified.isoformat() if found.last_modified else "",
         )
 
-    def page(self, bucket: str, after: str | None, limit: int) -> list[tuple[str, str]]:
-        """Keys and ETags of the next objects of a bucket, in the order of keys; none after the last.
+    def absent(self, bucket: str, keys: Sequence[str]) -> list[str]:
+        """Which of these objects are not there.
 
         Raises:
+            TransientError: the store does not answer, or does not let us look.
+        """
+        with ThreadPoolExecutor(CONNECTIONS) as askers:
+            found = askers.map(lambda key: self.stat(bucket, key), keys)
+            return [key for key, version in zip(keys, found, strict=True) if version is None]
+
+    def page(self, bucket: str, after: str | None, limit: int) -> list[Listed]:
+        """The next objects of a bucket, in the order of keys; none after the last.
+
+        Raises:
+            NoBucketError: there is no such bucket.
             TransientError: the store does not answer, or does not let us look.
         """
         try:
             with self._errors():
                 found = self._client.list_objects(bucket, recursive=True, start_after=after)
-                return [(str(o.object_name), (o.etag or "").strip('"')) for o in islice(found, limit)]
+                return [
+                    Listed(str(o.object_name), (o.etag or "").strip('"'), o.size or 0) for o in islice(found, limit)
+                ]
         except ObjectChangedError as error:
             # Not taken for an empty one: a wrong name must not cost the index of the right one.
-            raise TransientError(f"There is no bucket {bucket}.") from error
+            raise NoBucketError(f"There is no bucket {bucket}.") from error
 
     def read(self, version: ObjectVersion, offset: int = 0, length: int = 0) -> bytes:
         """Bytes of exactly this version, all of them unless a range is given.

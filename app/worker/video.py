@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rq.timeouts import JobTimeoutException
 
-from app.worker.faces import FaceClient, FoundFace
+from app.common.errors import LookingGlassError
+from app.worker.faces import FaceClient, FoundFace, Model
 from app.worker.frames import Report, Sampling, Video
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectVersion, Store
@@ -27,6 +29,10 @@ EARLY_END_S = 2.0
 EARLY_END_SHARE = 0.05
 
 
+class VideoTimeoutError(LookingGlassError):
+    """The job's time ran out while the video was decoded and looked at."""
+
+
 def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, version: ObjectVersion) -> dict[str, Any]:
     """Have one version of a video indexed, one face per track; return its item record.
 
@@ -34,6 +40,7 @@ def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, versi
         PermanentError: it can never be.
         ObjectChangedError: there is another version now.
         ModelChangedError: the face service was restarted with another model on the way.
+        VideoTimeoutError: it took longer than its job may.
     """
     started = time.perf_counter()
     model = faces.model()
@@ -43,15 +50,10 @@ def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, versi
         max_pixels=settings.video_max_pixels,
         max_side=model.max_side,
     )
-    tracker = Tracker(model)
-    with store.open(version) as stream:
-        video = Video(stream, sampling)
-        for at, found in _found_faces(video, faces):
-            if found is None:
-                tracker.repeat(at)
-            else:
-                tracker.add(found, at)
-    report = video.report
+    try:
+        report, tracker = _look(store, faces, version, sampling, model)
+    except JobTimeoutException as error:
+        raise VideoTimeoutError(f"The video took longer than its job may: {error}") from error
     return faces.put_faces(
         version,
         model.model_id,
@@ -71,6 +73,21 @@ def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, versi
         note=_note(report, tracker),
         timings_ms={"total": round((time.perf_counter() - started) * 1000, 1)},
     )
+
+
+def _look(
+    store: Store, faces: FaceClient, version: ObjectVersion, sampling: Sampling, model: Model
+) -> tuple[Report, Tracker]:
+    """Decode a video and link the faces in it."""
+    tracker = Tracker(model)
+    with store.open(version) as stream:
+        video = Video(stream, sampling)
+        for at, found in _found_faces(video, faces):
+            if found is None:
+                tracker.repeat(at)
+            else:
+                tracker.add(found, at)
+    return video.report, tracker
 
 
 def _found_faces(video: Video, faces: FaceClient) -> Iterator[tuple[float, list[FoundFace] | None]]:

@@ -3,9 +3,12 @@
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 
+from app.common.jobs import queue
 from tests import media
 from tests.fixtures import Pipeline, eventually, standing
 
@@ -94,3 +97,24 @@ def test_nothing_is_lost_when_a_server_is_killed_under_load(
             fragile.stack.processes[worker].start()
     for number in range(12):
         fragile.indexed("images", f"{name}/{number}.jpg", timeout=TAKEN_OVER)
+
+
+def test_a_face_service_that_stands_still_costs_no_tries(
+    tmp_path: Path, photos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGE_JOB_TIMEOUT", "10")
+    with standing(tmp_path / "still", workers=1) as found:
+        leader = psutil.Process(found.stack.processes["gpu-worker"].pid)
+        service = [leader, *leader.children(recursive=True)]
+        for process in service:
+            process.suspend()
+        etag = found.put("images", "held.jpg", photos["astronaut.png"])
+        eventually(lambda: "took longer than the job may" in found.log("worker-1"), "a job whose time ran out", 60)
+        for process in service:
+            process.resume()
+        assert found.indexed("images", "held.jpg", etag)["item"]["status"] == "indexed"
+        found.idle()
+        finished = queue("facial_recognition", found.redis).finished_job_registry
+        [identifier] = finished.get_job_ids(cleanup=False)
+        job = found.call("GET", f"webhook/job/{identifier}")[1]
+        assert (job["status"], job["retries_left"]) == ("finished", 3)

@@ -36,7 +36,7 @@ def test_what_is_uploaded_changed_and_removed(
     served: tuple[Pipeline, ChildProcess], photos: dict[str, bytes]
 ) -> None:
     found, _ = served
-    assert found.call("GET", "gpu_worker/health")[1]["index"]["where"].startswith("http://127.0.0.1")
+    assert found.call("GET", "gpu_worker/health")[1]["index"]["where"] == "server"
     first = found.put("images", "a.jpg", photos["group.jpg"])
     assert found.indexed("images", "a.jpg", first)["points"] == 6
     second = found.put("images", "a.jpg", media.jpeg(media.portrait(photos)))

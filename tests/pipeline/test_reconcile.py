@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rq.job import JobStatus
 
+from app.common.jobs import queue
+from app.worker import reconcile
+from app.worker.settings import WorkerSettings
 from infra import contract
 from tests import media
 from tests.fixtures import Pipeline, eventually, standing
@@ -80,6 +84,28 @@ def test_what_no_event_told_of_is_found(running: Pipeline, portrait: Callable[[i
     assert running.indexed("images", "told/1.jpg", changed)["points"] == 1
     running.gone("images", "told/2.jpg")
     assert differences(running) == set()
+
+
+def test_a_job_that_failed_does_not_keep_its_object_from_the_next_comparison(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    with events_lost(running):
+        etag = running.put("images", "failed.jpg", portrait(8))
+    worker = running.stack.processes["worker-1"]
+    settings = WorkerSettings.model_validate(
+        {"redis_url": worker.environment["REDIS_URL"], "reconcile_queue_name": "nobody_serves"}
+    )
+    difference = [reconcile.Difference("images", "failed.jpg", "missing")]
+    assert reconcile.enqueue(difference, running.redis, settings) == 1
+    assert reconcile.enqueue(difference, running.redis, settings) == 0  # it waits
+    waiting = queue("nobody_serves", running.redis)
+    job = waiting.jobs[0]
+    waiting.remove(job)
+    waiting.failed_job_registry.add(job, exc_string="a bug")  # as a worker does after the last try
+    job.set_status(JobStatus.FAILED)
+    assert operate(running, "reconcile", "--wait").returncode == 0
+    assert running.indexed("images", "failed.jpg", etag)["points"] == 1
+    assert waiting.failed_job_registry.get_job_count(cleanup=False) == 0
 
 
 def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int], bytes]) -> None:

@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient
 
 from app.common.items import item_id
 from app.gpu.engines.base import EngineInfo
-from app.gpu.index import ALIAS, ITEMS, FaceIndex
+from app.gpu.index import ALIAS, INDEX_ERRORS, ITEMS, FaceIndex, OvertakenError
 
 INFO = EngineInfo("dlib", "model-a", "cpu", 4, "euclid", 0.5, 1600)
 OTHER_INFO = EngineInfo("dlib", "model-b", "cpu", 3, "cosine", 0.5, 1600)
@@ -36,7 +36,8 @@ def index(client: QdrantClient, request: pytest.FixtureRequest) -> FaceIndex:
 
 def put(index: FaceIndex, key: str, etag: str, faces: int) -> None:
     item = {"bucket": "images", "key": key, "etag": etag, "status": "indexed"}
-    index.put(item, [([float(n), 0.0, 0.0, 1.0], {"box": [n, n, n + 1, n + 1]}) for n in range(faces)])
+    with index.claim("images", key) as claim:
+        index.put(item, [([float(n), 0.0, 0.0, 1.0], {"box": [n, n, n + 1, n + 1]}) for n in range(faces)], claim)
 
 
 def test_a_new_version_replaces_the_faces_of_the_old(index: FaceIndex) -> None:
@@ -67,7 +68,8 @@ def test_a_deleted_item_leaves_nothing_under_any_model(index: FaceIndex, client:
     put(index, "a.jpg", "v1", 3)
     other = FaceIndex(client, OTHER_INFO, embedded=True)
     other.prepare()
-    other.put({"bucket": "images", "key": "a.jpg", "etag": "v1"}, [([1.0, 0.0, 0.0], {})])
+    with other.claim("images", "a.jpg") as claim:
+        other.put({"bucket": "images", "key": "a.jpg", "etag": "v1"}, [([1.0, 0.0, 0.0], {})], claim)
     assert other.count("images", "a.jpg") == 4
     assert other.delete("images", "a.jpg") == 4
     assert other.get("images", "a.jpg") is None
@@ -88,7 +90,8 @@ def test_readers_stay_on_the_alias_of_the_first_model(index: FaceIndex, client: 
 def test_records_are_listed_by_page_bucket_and_status(index: FaceIndex) -> None:
     for n in range(5):
         put(index, f"{n}.jpg", "v1", 0)
-    index.put({"bucket": "videos", "key": "v.mp4", "etag": "v1", "status": "rejected"}, [])
+    with index.claim("videos", "v.mp4") as claim:
+        index.put({"bucket": "videos", "key": "v.mp4", "etag": "v1", "status": "rejected"}, [], claim)
     first, after = index.page(bucket="images", limit=3)
     rest, end = index.page(bucket="images", limit=3, after=after)
     assert sorted(record["key"] for record in first + rest) == [f"{n}.jpg" for n in range(5)]
@@ -113,7 +116,41 @@ def test_the_embedded_index_knows_its_points_after_a_restart(tmp_path: Path) -> 
 
 def test_objects_of_one_name_in_two_buckets_are_two_items(index: FaceIndex) -> None:
     put(index, "a.jpg", "v1", 2)
-    index.put({"bucket": "videos", "key": "a.jpg", "etag": "v1"}, [])
+    with index.claim("videos", "a.jpg") as claim:
+        index.put({"bucket": "videos", "key": "a.jpg", "etag": "v1"}, [], claim)
     assert index.count("images", "a.jpg") == 2
     index.delete("videos", "a.jpg")
+    assert index.count("images", "a.jpg") == 2
+
+
+def test_a_disk_that_fills_up_is_an_outage_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    client = QdrantClient(path=str(tmp_path))
+    index = FaceIndex(client, INFO, embedded=True)
+    index.prepare()
+    put(index, "a.jpg", "v1", 1)
+    storage = client._client.collections[index.collection].storage.storage  # type: ignore[attr-defined]
+    pages = storage.execute("PRAGMA page_count").fetchone()[0]
+    storage.execute(f"PRAGMA max_page_count = {pages + 2}")  # as a full disk would, it refuses the next page
+    with pytest.raises(INDEX_ERRORS, match="full"):
+        put(index, "a.jpg", "v2", 200)
+    assert index.count("images", "a.jpg") > 1
+    storage.execute("PRAGMA max_page_count = 100000")
+    put(index, "a.jpg", "v3", 2)
+    assert index.count("images", "a.jpg") == 2
+    client.close()
+
+
+def test_what_was_found_too_late_brings_nothing_back(index: FaceIndex) -> None:
+    put(index, "a.jpg", "v1", 1)
+    late = {"bucket": "images", "key": "a.jpg", "etag": "v1", "status": "indexed"}
+    with index.claim("images", "a.jpg") as claim:
+        index.delete("images", "a.jpg")
+        with pytest.raises(OvertakenError):
+            index.put(late, [([1.0, 0.0, 0.0, 1.0], {})], claim)
+    assert (index.get("images", "a.jpg"), index.count("images", "a.jpg")) == (None, 0)
+    with index.claim("images", "a.jpg") as claim:
+        put(index, "a.jpg", "v2", 2)
+        put(index, "b.jpg", "v1", 1)
+        with pytest.raises(OvertakenError):
+            index.put(late, [([1.0, 0.0, 0.0, 1.0], {})], claim)
     assert index.count("images", "a.jpg") == 2

@@ -1,0 +1,31 @@
+"""What an engine process may do to the machine it runs on."""
+
+from concurrent.futures import Future
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from pebble import ProcessPool
+
+from app.gpu import analysis
+from app.gpu.settings import FaceSettings
+from tests import media
+
+
+def take(number: int) -> int:
+    """Ask for so many bytes, as a decoder does that believes a hostile header."""
+    return int(np.empty(number, np.uint8).nbytes)
+
+
+def test_a_decoder_that_wants_too_much_memory_fails_alone(photos: dict[str, bytes]) -> None:
+    settings = FaceSettings(max_image_pixels=10**6)
+    with ProcessPool(
+        max_workers=1, initializer=analysis.start, initargs=[settings], context=get_context("spawn")
+    ) as pool:
+        pool.schedule(analysis.describe).result()
+        most = analysis.MEMORY + analysis.MEMORY_PER_PIXEL * settings.max_image_pixels
+        assert pool.schedule(take, args=[most // 2]).result() == most // 2
+        with pytest.raises(MemoryError):
+            pool.schedule(take, args=[most]).result()
+        after: Future[analysis.Analysis] = pool.schedule(analysis.analyse, args=[media.jpeg(media.portrait(photos))])
+        assert len(after.result().faces) == 1
