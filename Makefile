@@ -70,7 +70,7 @@ down: $(VENV)/.pulumi ## Remove the environment, all but its data
 .PHONY: test test-unit lint format bench faults mend-events
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
-	$(BIN)/python -m tests.infra $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m tests.infra $(BIN)/python -m pytest -n 2
 test-unit: $(VENV)/.dev ## Run the tests that need no server
 	$(BIN)/python -m pytest tests/unit
 lint: $(VENV)/.dev ## Check style, types and shell scripts

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.fixtures", "tests.infra.engine"]
 
@@ -13,13 +14,20 @@ pytest_plugins = ["tests.fixtures", "tests.infra.engine"]
 GROUPS = {"infra": "docker", "ansible": "docker", "pipeline": "stack", "unit": "stack"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2` groups run beside each other: much of a test of failures, or on a machine, is waiting."""
-    for item in items:
-        directory = item.path.relative_to(Path(__file__).parent).parts[0]
-        if group := GROUPS.get(directory):
-            item.add_marker(pytest.mark.xdist_group(group))
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each group of tests to one worker, for much of a test of failures, or on a machine, is waiting.
+
+    In place of `--dist loadgroup`, which writes groups into node ids and has no effect since pytest 9.2
+    (pytest-xdist issue 1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return GROUPS.get(nodeid.split("/")[1], nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """How `-n 2` distributes tests."""
+    return GroupScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

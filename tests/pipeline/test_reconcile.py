@@ -12,7 +12,10 @@ from rq.job import JobStatus
 
 from app.common.jobs import queue
 from app.worker import reconcile
+from app.worker.converge import Context
+from app.worker.faces import FaceClient
 from app.worker.settings import WorkerSettings
+from app.worker.store import ObjectVersion, Store
 from infra import contract
 from tests import media
 from tests.fixtures import Pipeline, eventually, standing
@@ -53,6 +56,14 @@ def differences(found: Pipeline) -> set[str]:
     return set(answer.stdout.splitlines())
 
 
+def worker_context(found: Pipeline, **settings: str) -> Context:
+    """What a job of the stack's worker works with."""
+    environment = {name.lower(): value for name, value in found.stack.processes["worker-1"].environment.items()}
+    fields = {name: value for name, value in environment.items() if name in WorkerSettings.model_fields}
+    loaded = WorkerSettings.model_validate(fields | settings)
+    return Context(loaded, Store(loaded), FaceClient(loaded))
+
+
 @pytest.fixture
 def portrait(photos: dict[str, bytes]) -> Callable[[int], bytes]:
     """Small photographs with a face, each of other bytes."""
@@ -91,10 +102,7 @@ def test_a_job_that_failed_does_not_keep_its_object_from_the_next_comparison(
 ) -> None:
     with events_lost(running):
         etag = running.put("images", "failed.jpg", portrait(8))
-    worker = running.stack.processes["worker-1"]
-    settings = WorkerSettings.model_validate(
-        {"redis_url": worker.environment["REDIS_URL"], "reconcile_queue_name": "nobody_serves"}
-    )
+    settings = worker_context(running, reconcile_queue_name="nobody_serves").settings
     difference = [reconcile.Difference("images", "failed.jpg", "missing")]
     assert reconcile.enqueue(difference, running.redis, settings) == 1
     assert reconcile.enqueue(difference, running.redis, settings) == 0  # it waits
@@ -169,6 +177,49 @@ def test_an_object_that_ends_its_worker_s_process_is_quarantined(
     assert [found["key"] for found in listed] == ["deadly.jpg"]
     running.minio.remove_object("images", "deadly.jpg")
     running.gone("images", "deadly.jpg")
+
+
+def test_an_orphan_is_found_behind_deletions_that_happen_meanwhile(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    """Records are counted while objects come and go, so the count alone can hide what it should tell of."""
+    operate(running, "reconcile", "--wait")
+    for number in range(2):
+        running.put("images", f"hidden/{number}.jpg", portrait(number))
+        running.indexed("images", f"hidden/{number}.jpg")
+    context = worker_context(running)
+    with events_lost(running):
+        running.minio.remove_object("images", "hidden/0.jpg")
+    compared = {}
+    for thorough in (True, False):
+        found = []
+        for differences, following in reconcile.pages(context, reconcile.start(context.settings, thorough=thorough)):
+            found += [difference.key for difference in differences]
+            if not thorough and following and (following.bucket, following.side) == ("images", "objects"):
+                context.faces.delete("images", "hidden/1.jpg")  # as a job does when its object was deleted
+        compared[thorough] = found
+    assert compared == {True: ["hidden/0.jpg"], False: []}
+    operate(running, "reconcile", "--wait")
+
+
+def test_a_bucket_that_is_gone_is_passed_over_and_forgotten_on_request(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    context = worker_context(running, image_bucket="gone")
+    version = ObjectVersion("gone", "a.jpg", "v1", 1, None, "", "")
+    context.faces.put_image(version, portrait(0))
+    with events_lost(running):
+        running.put("videos", "beside.jpg", portrait(9))
+    found = [
+        difference
+        for differences, _ in reconcile.pages(context, reconcile.start(context.settings))
+        for difference in differences
+    ]
+    assert [(difference.bucket, difference.key) for difference in found] == [("videos", "beside.jpg")]
+    assert operate(running, "forget", "images").returncode == 1
+    assert operate(running, "forget", "gone").returncode == 0
+    assert context.faces.remains("gone", "a.jpg") == (None, 0)
+    operate(running, "reconcile", "--wait")
 
 
 def test_a_full_queue_leaves_events_with_minio(
