@@ -74,6 +74,7 @@ def analyse(data: bytes) -> Analysis:
     if not _engine.cache_info().currsize:
         raise EngineNotLoadedError
     settings, engine = _settings[-1], _engine()
+    _bound_memory(settings.max_image_pixels)
     started = time.perf_counter()
     image = decode(data, max_pixels=settings.max_image_pixels, max_side=engine.info.max_side)
     decoded = time.perf_counter()
@@ -105,15 +106,14 @@ def _end_with_parent() -> None:
 
 @cache
 def _engine() -> Engine:
-    engine = load(_settings[-1])
-    _bound_memory(_settings[-1].max_image_pixels)
-    return engine
+    return load(_settings[-1])
 
 
 def _bound_memory(pixels: int) -> None:
     """Have a decoder that wants more memory than any picture needs fail, before the machine runs out of it.
 
-    Counted from what the engine holds by now: CUDA alone reserves more addresses than there is memory.
+    Counted from what the process holds by now: CUDA alone reserves more addresses than there is memory, and a limit
+    that came nearer with each picture would at last have sound ones look damaged.
     """
     status = Path("/proc/self/status").read_text()
     held = 1024 * int(status.partition("VmData:")[2].split()[0])

@@ -8,7 +8,7 @@ record that is behind, never one that promises what is not there.
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -107,10 +107,10 @@ class FaceIndex:
 
     @contextmanager
     def claim(self, bucket: str, key: str) -> Iterator[Claim]:
-        """Hold a claim on an item from when its object was read until its faces are put.
+        """Hold a claim on an item while a request for it is worked on.
 
-        Finding them takes time, and whoever asked may be gone: without it, what is found at last would overwrite a
-        newer version, or bring back what was deleted meanwhile.
+        That takes time, and whoever asked may be gone: without it, faces found at last would overwrite a newer
+        version, or bring back what was deleted meanwhile, and nobody would look again.
         """
         identifier, claim = item_id(bucket, key), Claim()
         with self._lock(identifier):
@@ -318,25 +318,28 @@ class FaceIndex:
 
     def _whole(self, records: Sequence[Payload]) -> set[str]:
         """The items among these, all of the model in use, whose points are all there."""
-        held: Mapping[str, int]
         if self._embedded:
-            held = {r["item_id"]: len(self._points_of.get((self.collection, r["item_id"]), ())) for r in records}
+            held = Counter(
+                {r["item_id"]: len(self._points_of.get((self.collection, r["item_id"]), ())) for r in records}
+            )
         else:
             owners = {
                 point_id(r["item_id"], r["etag"], r["model_id"], number): r["item_id"]
                 for r in records
                 for number in range(r["face_count"])
             }
-            held = counted = Counter[str]()
+            held = Counter[str]()
             for ids in batched(owners, LOOKUP_BATCH):
                 found = self._client.retrieve(self.collection, ids, with_payload=False)
-                counted.update(owners[str(point.id)] for point in found)
-        return {r["item_id"] for r in records if held.get(r["item_id"], 0) == r["face_count"]}
+                held.update(owners[str(point.id)] for point in found)
+        return {r["item_id"] for r in records if held[r["item_id"]] == r["face_count"]}
 
     def _drop_elsewhere(self, identifier: str, etag: str) -> None:
         """Delete what other models have of another version: readers may not have been switched over yet."""
         for collection in self._face_collections():
             if collection == self.collection:
+                continue
+            if self._embedded and (collection, identifier) not in self._points_of:
                 continue
             held = self._scroll(collection, with_payload=["etag"], having=_of_item(identifier))
             if any((point.payload or {})["etag"] != etag for point in held):

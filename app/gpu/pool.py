@@ -6,17 +6,17 @@ for a process, and the rest are told to come back, so that health answers never 
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from pebble import ProcessExpired, ProcessPool
 
 from app.common.errors import LookingGlassError, TransientError
 from app.gpu import analysis
 from app.gpu.analysis import Analysis, EngineFailedError, EngineNotLoadedError
-from app.gpu.engines.base import EngineInfo
+from app.gpu.engines.base import EngineInfo, EngineUnavailableError
 from app.gpu.settings import FaceSettings
 
 #: Seconds for an engine to load its models; a large pack on a cold disk and a new CUDA context take a while.
@@ -66,6 +66,18 @@ class EnginePool:
         problems = [process.problem for process in self._all]
         return problems[0] if all(problems) else None
 
+    def mend(self) -> None:
+        """Have idle processes whose models could not be loaded try again."""
+        for _ in self._all:
+            try:
+                process = self._free.get_nowait()
+            except Empty:
+                return
+            try:
+                process.mend()
+            finally:
+                self._free.put(process)
+
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Hold one of the places for a picture; read its bytes only inside.
@@ -100,7 +112,7 @@ class EnginePool:
             self._free.put(process)
 
     def close(self) -> None:
-        """End the processes; a picture in work is given up."""
+        """End the processes, each when its picture is done."""
         for _ in self._all:
             self._free.get().end()
 
@@ -113,29 +125,33 @@ class EngineProcess:
 
     def __init__(self, settings: FaceSettings) -> None:
         self._settings = settings
+        #: Why its models could not be loaded the last time; None at first, and once they are.
+        self.problem: str | None = None
         self._start()
 
-    @property
-    def problem(self) -> str | None:
-        """Why its models could not be loaded; None while they are being loaded, and when they are."""
-        error = self._loading.exception() if self._loading.done() and not self._loading.cancelled() else None
-        return (str(error) or type(error).__name__) if error else None
-
     def loaded(self) -> EngineInfo:
-        """What the engine is, once its models are loaded; never on a picture's time.
+        """What the engine is, once its models are loaded.
 
         Raises:
-            EngineUnavailableError: it cannot run as configured.
+            EngineUnavailableError: they cannot be.
         """
-        return self._loading.result()
+        try:
+            return self._loading.result()
+        except EngineUnavailableError:
+            raise
+        except Exception as error:
+            raise EngineUnavailableError(_said(error)) from error
+
+    def mend(self) -> None:
+        """Load the models again if they could not be."""
+        if self._loading.done() and self.problem:
+            self._replace()
 
     def analyse(self, data: bytes) -> Analysis:
-        """As `EnginePool.analyse`."""
-        try:
-            self.loaded()
-        except Exception as error:
-            self._replace()
-            raise TransientError(f"The engine process does not load its models again: {error}") from error
+        """As `EnginePool.analyse`; models are loaded before, and not on the picture's time."""
+        wait([self._loading], TURN_TIMEOUT)
+        if not self._loading.done() or self.problem:
+            raise TransientError(f"The engine process is loading its models. {self.problem or ''}".strip())
         limit = self._settings.analysis_timeout
         try:
             future: Future[Analysis] = self._pool.schedule(analysis.analyse, args=[data], timeout=limit)
@@ -172,7 +188,19 @@ class EngineProcess:
             context=get_context("spawn"),
         )
         self._loading: Future[EngineInfo] = self._pool.schedule(analysis.describe, timeout=LOAD_TIMEOUT)
+        self._loading.add_done_callback(self._note)
+
+    def _note(self, loading: "Future[EngineInfo]") -> None:
+        if not loading.cancelled():
+            error = loading.exception()
+            self.problem = _said(error) if error else None
 
     def _replace(self) -> None:
         self.end()
         self._start()
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, EngineUnavailableError):
+        return str(error)
+    return f"The engine process did not load its models within {LOAD_TIMEOUT} s: {type(error).__name__}: {error}"

@@ -58,7 +58,7 @@ class FaceService:
         parts = self._ready()
         pool, index = parts.pool, parts.index
         if pool.problem:
-            raise NotReadyError(f"No engine process loads its models again: {pool.problem}")
+            raise NotReadyError(pool.problem)
         with _index_errors():
             totals, alias = index.totals(), index.alias_target()
         return {
@@ -232,7 +232,6 @@ class FaceService:
         self._closing.set()
         self._opener.join()
         if self._parts:
-            self._parts.pool.close()
             self._parts.index.close()
 
     def _put(self, item: Payload, faces: list[tuple[list[float], Payload]], claim: Claim) -> Payload:
@@ -263,9 +262,11 @@ class FaceService:
             else:
                 metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
                 log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
-                return
+                break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
+        while pool and not self._closing.wait(RETRY_SECONDS):
+            pool.mend()
         if pool:
             pool.close()
 

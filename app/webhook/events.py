@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 CREATED = frozenset(f"s3:ObjectCreated:{how}" for how in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
 REMOVED = "s3:ObjectRemoved:"
 
+#: The largest object S3 allows.
+MAX_OBJECT_BYTES = 5 * 2**40
+
 #: The largest key S3 allows, in bytes of UTF-8.
 MAX_KEY_BYTES = 1024
 
@@ -51,7 +54,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= MAX_OBJECT_BYTES else 0
 
 
 def _name(value: str) -> str:

@@ -15,7 +15,7 @@ from app.worker.store import ObjectChangedError, ObjectVersion
 
 #: Seconds to connect and to answer; an analysis that waits for its turn and then takes its full time fits.
 TIMEOUT = urllib3.Timeout(connect=5, read=150)
-#: With a picture: urllib3 sends it under the limit for connecting, and it is read only when it is its turn.
+#: With a body: urllib3 sends it under the limit for connecting, and a picture is read only when it is its turn.
 SENDING = urllib3.Timeout(connect=45, read=150)
 
 #: Connections kept; a video has a few frames under way at once.

@@ -77,14 +77,12 @@ def pages(context: Context, start: Position) -> Iterator[tuple[list[Difference],
     while position:
         if position.bucket is None:
             found, position = _strays(context, position)
-        elif position.side == "objects":
+        else:
             try:
-                found, position = _objects(context, position)
+                found, position = (_objects if position.side == "objects" else _records)(context, position)
             except NoBucketError as error:
                 log.error("%s The index still has what it held: `forget` drops that.", error)
                 found, position = [], position._replace(side="done")
-        else:
-            found, position = _records(context, position)
         if position and position.side == "done":
             after = [bucket for bucket in buckets if bucket > str(position.bucket)]
             bucket, side = (after[0], "objects") if after else (None, "records")
@@ -157,6 +155,7 @@ def _why(said: dict[str, object] | None, etag: str, model_id: str) -> str | None
 
 def _records(context: Context, at: Position) -> tuple[list[Difference], Position]:
     bucket = str(at.bucket)
+    context.store.page(bucket, None, 1)  # of a bucket that is gone every object seems to be
     records, after = context.faces.records(bucket, at.after)
     orphans = context.store.absent(bucket, [record["key"] for record in records])
     found = [Difference(bucket, key, "orphan") for key in orphans]
@@ -178,6 +177,6 @@ def _job(difference: Difference, settings: JobSettings) -> ObjectJob:
         bucket=bucket,
         object=key,
         event=EVENT,
-        # What it is, its job finds out; on this queue nothing waits behind it for long.
+        # What it is, its job finds out; a video is looked at where it is, for elsewhere it would overtake uploads.
         timeout=settings.timeout_for(Kind.VIDEO, difference.size),
     )

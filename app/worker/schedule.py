@@ -48,16 +48,17 @@ def step(context: Context, connection: Redis, position: list[Any] | None, found:
     if position:
         at = reconcile.Position(*position)
     else:
-        due = connection.set(NOT_DUE_THOROUGHLY, "1", nx=True, ex=THOROUGH_INTERVAL)
-        at = reconcile.start(settings, thorough=bool(due))
+        at = reconcile.start(settings, thorough=not connection.exists(NOT_DUE_THOROUGHLY))
+    if settings.reconcile_interval:  # the next begins so long after the last step of this one
+        connection.set(NOT_DUE, "1", ex=settings.reconcile_interval)
     for differences, following in reconcile.pages(context, at):
         enqueued += reconcile.enqueue(differences, connection, settings)
         found += len(differences)
         if following and (enqueued >= STEP_JOBS or time.monotonic() - started > STEP_SECONDS):
             enqueue_step(connection, settings, {"position": list(following), "found": found, "began": began})
-            if settings.reconcile_interval:  # the next begins so long after the last step of this one
-                connection.set(NOT_DUE, "1", ex=settings.reconcile_interval)
             return {"status": "goes on", "differences": found}
+    if at.thorough:
+        connection.set(NOT_DUE_THOROUGHLY, "1", ex=THOROUGH_INTERVAL)
     reconcile.switch_readers(context)
     took = round(time.time() - began, 1)
     connection.hset(RECONCILE_FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})

@@ -39,8 +39,8 @@ FULL = OBJECTS >= 1000
 LOAD_SECONDS = OBJECTS / 12
 DOWN_SECONDS = 60 if FULL else 6
 
-#: Seconds to wait for agreement without a comparison.
-PATIENCE = 600
+#: Seconds to wait for agreement without a comparison: on a machine of two cores a job takes up to half a second.
+PATIENCE = 300 + OBJECTS / 2
 
 #: Seconds between two looks at all objects.
 LOOK = 3 if FULL else 0.5

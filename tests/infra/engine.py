@@ -69,29 +69,29 @@ def _own(directory: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise NoEngineError(f"another run of the tests has an engine on {data}: let it end first") from error
-        process, url = _start(directory, data)
-        try:
+        with _running(directory, data, lock.fileno()) as url:
             yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
 
 
-def _start(directory: Path, data: Path) -> tuple[subprocess.Popen[bytes], str]:
+@contextmanager
+def _running(directory: Path, data: Path, lock: int) -> Iterator[str]:
+    """A dockerd, which holds the lock for as long as it lives."""
     url, log = f"unix://{directory}/docker.sock", directory / "dockerd.log"
     command = ["dockerd", "--host", url, "--data-root", str(data), "--exec-root", str(directory / "exec")]
     command += ["--pidfile", str(directory / "pid")]
     for _ in range(STARTS):
         with log.open("w") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None:
-            if _answers(url):
-                return process, url
-            if time.monotonic() > deadline:
-                process.kill()
-                process.wait()
-            time.sleep(0.2)
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, pass_fds=[lock])
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while process.poll() is None and time.monotonic() < deadline:
+                if _answers(url):
+                    yield url
+                    return
+                time.sleep(0.2)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
     raise NoEngineError(f"dockerd did not start, tried {STARTS} times: {log.read_text()[-2000:]}")
 
 

@@ -239,6 +239,13 @@ def test_a_full_queue_leaves_events_with_minio(
         for number in range(10):
             found.indexed("images", f"{number}.jpg", timeout=120)
         found.idle()
+        for _ in range(3):  # on no queue, but in Redis all the same
+            later = {"bucket": "images", "object": "0.jpg", "run_at": "2100-01-01T00:00:00Z"}
+            assert found.call("POST", "webhook/test/queue", later)[0] < 300
+        eventually(
+            lambda: found.call("POST", "webhook/webhook/minio", {"Records": []}, **found.token())[0] == 503,
+            "as many jobs waiting for their time as may",
+        )
 
 
 def test_another_model_takes_over_when_it_has_seen_everything(

@@ -19,13 +19,15 @@ def take(number: int) -> int:
 
 def test_a_decoder_that_wants_too_much_memory_fails_alone(photos: dict[str, bytes]) -> None:
     settings = FaceSettings(max_image_pixels=10**6)
+    most = analysis.MEMORY + analysis.MEMORY_PER_PIXEL * settings.max_image_pixels
+    picture = media.jpeg(media.portrait(photos))
     with ProcessPool(
         max_workers=1, initializer=analysis.start, initargs=[settings], context=get_context("spawn")
     ) as pool:
         pool.schedule(analysis.describe).result()
-        most = analysis.MEMORY + analysis.MEMORY_PER_PIXEL * settings.max_image_pixels
-        assert pool.schedule(take, args=[most // 2]).result() == most // 2
-        with pytest.raises(MemoryError):
-            pool.schedule(take, args=[most]).result()
-        after: Future[analysis.Analysis] = pool.schedule(analysis.analyse, args=[media.jpeg(media.portrait(photos))])
-        assert len(after.result().faces) == 1
+        for _ in range(2):
+            done: Future[analysis.Analysis] = pool.schedule(analysis.analyse, args=[picture])
+            assert len(done.result().faces) == 1
+            assert pool.schedule(take, args=[most // 2]).result() == most // 2
+            with pytest.raises(MemoryError):
+                pool.schedule(take, args=[most]).result()

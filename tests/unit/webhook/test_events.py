@@ -31,7 +31,7 @@ NEARLY = st.fixed_dictionaries(
                     {"key": st.text() | ANYTHING},
                     optional={
                         name: st.text() | ANYTHING
-                        for name in ("sequencer", "versionId", "contentType", "userMetadata")
+                        for name in ("sequencer", "size", "versionId", "contentType", "userMetadata")
                     },
                 ),
             },
@@ -134,6 +134,11 @@ def test_an_uploader_may_ask_for_priority(name: str) -> None:
 @pytest.mark.parametrize("metadata", [None, [], "high", {"priority": None}])
 def test_odd_metadata_is_no_reason_to_lose_an_event(metadata: Any) -> None:
     assert not parse(record(userMetadata=metadata)).high_priority
+
+
+@pytest.mark.parametrize(("said", "taken"), [(7, 7), (None, 0), (-1, 0), ("7", 0), (2**63, 0), ([], 0)])
+def test_an_odd_size_is_no_reason_to_lose_an_event(said: Any, taken: int) -> None:
+    assert parse(record(size=said)).s3.object.size == taken
 
 
 @settings(deadline=None)
