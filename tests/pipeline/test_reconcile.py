@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rq.job import JobStatus
 
+from app.common.errors import TransientError
 from app.common.jobs import queue
-from app.worker import reconcile
+from app.worker import reconcile, schedule
 from app.worker.converge import Context
 from app.worker.faces import FaceClient
 from app.worker.settings import WorkerSettings
@@ -124,6 +125,16 @@ def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int
     running.idle()
     figures = eventually(lambda: running.redis.hgetall("lookingglass:reconcile"), "figures of the comparison")
     assert b"differences" in figures
+
+
+def test_the_daily_look_at_every_record_is_due_until_it_was_taken(running: Pipeline) -> None:
+    running.idle()
+    running.redis.delete(schedule.NOT_DUE_THOROUGHLY)
+    with pytest.raises(TransientError):
+        schedule.step(worker_context(running, gpu_worker_url="http://127.0.0.1:9"), running.redis, None, 0, 0)
+    assert not running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
+    schedule.step(worker_context(running), running.redis, None, 0, 0)
+    assert running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
 
 
 def test_the_proof_says_what_is_left(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
