@@ -24,6 +24,10 @@ TOOLKITS = ("1.18.2", "1.19.0")
 
 UNIT = "[Unit]\nDescription={0}\n[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 
+#: As Ubuntu's: the daemon runs, and the cards sleep.
+PERSISTENCED = UNIT.replace("[Install]", "ExecStopPost=/bin/rm -f /run/nvidia-persistence\n[Install]")
+UNITS = {"nvidia-persistenced": PERSISTENCED, "nvidia-fabricmanager": UNIT}
+
 REFRESH_SERVICE = "[Service]\nType=oneshot\nExecStart=/usr/bin/nvidia-ctk cdi generate\n"
 REFRESH_PATH = "[Path]\nPathChanged=/lib/modules\n[Install]\nWantedBy=multi-user.target\n"
 
@@ -66,43 +70,28 @@ def make(directory: Path, client: docker.DockerClient, base: str) -> Repositorie
 
 def _drivers(scratch: Path) -> Iterable[Package]:
     for version in DRIVERS:
-        full = f"{version}-1"
-        smi = (PARTS / "nvidia-smi").read_text().replace("@VERSION@", version)
-        yield Package("nvidia-driver-cuda", full, f"libcuda1 (= {full})", {"usr/bin/nvidia-smi": smi.encode()})
+        full = f"{version}-1ubuntu1"
+        yield Package("nvidia-driver-cuda", full, f"libcuda1 (= {full})", smi(version))
         yield Package("libcuda1", full, "", {f"usr/lib/libcuda.so.{version}": b""})
-        module = f"lib/modules/{KERNEL}/updates/dkms/nvidia.ko"
         yield Package(
-            "nvidia-kernel-open-dkms",
-            full,
-            "linux-headers-stand-in",
-            {module: _module(scratch, version)},
-            "depmod -a",
+            "nvidia-kernel-open-dkms", full, "linux-headers-stand-in", module(scratch, version), "depmod -a"
         )
-        for service in ("nvidia-persistenced", "nvidia-fabricmanager"):
-            yield Package(service, full, "", {f"lib/systemd/system/{service}.service": UNIT.format(service).encode()})
+        yield Package("nvidia-persistenced", full, "", unit("nvidia-persistenced"))
+        # Of a revision of its own, as in NVIDIA's repositories.
+        yield Package("nvidia-fabricmanager", f"{version}-1", "", unit("nvidia-fabricmanager"))
     yield Package(f"linux-headers-{KERNEL}", "1")
     yield Package("linux-headers-stand-in", "1", f"linux-headers-{KERNEL}")
     yield Package("linux-image-stand-in", "1")
     yield Package("nvidia-tesla-470-driver", "470.256.02-1")
+    yield Package("podman-docker", "1", "", {"etc/containers/nodocker": b""})
 
 
 def _toolkits() -> Iterable[Package]:
     for version in TOOLKITS:
         full = f"{version}-1"
-        ctk = (PARTS / "nvidia-ctk").read_text().replace("@VERSION@", version)
         yield Package("libnvidia-container1", full)
         yield Package("libnvidia-container-tools", full, f"libnvidia-container1 (>= {full})")
-        yield Package(
-            "nvidia-container-toolkit-base",
-            full,
-            "",
-            {
-                "usr/bin/nvidia-ctk": ctk.encode(),
-                "usr/bin/nvidia-container-runtime": (PARTS / "nvidia-container-runtime").read_bytes(),
-                "lib/systemd/system/nvidia-cdi-refresh.service": REFRESH_SERVICE.encode(),
-                "lib/systemd/system/nvidia-cdi-refresh.path": REFRESH_PATH.encode(),
-            },
-        )
+        yield Package("nvidia-container-toolkit-base", full, "", toolkit(version))
         depends = f"nvidia-container-toolkit-base (= {full}), libnvidia-container-tools (= {full})"
         yield Package("nvidia-container-toolkit", full, depends)
 
@@ -118,9 +107,9 @@ def _docker(directory: Path, client: docker.DockerClient, base: str) -> None:
         depends = "containerd.io, docker-ce-cli" if name == "docker-ce" else "libc6"
         for part in parts:
             [archive] = pool.glob(f"{part}_*.deb")
-            _run("dpkg-deb", "--extract", archive, tree)
-            _run("dpkg-deb", "--control", archive, tree / "DEBIAN")
-            fields = _run("dpkg-deb", "--field", archive, "Version", "Depends").decode()
+            run("dpkg-deb", "--extract", archive, tree)
+            run("dpkg-deb", "--control", archive, tree / "DEBIAN")
+            fields = run("dpkg-deb", "--field", archive, "Version", "Depends").decode()
             version, others = (line.partition(": ")[2] for line in fields.splitlines())
             depends += "".join(
                 f", {other}" for other in others.split(", ") if not other.startswith(("containerd", "runc"))
@@ -132,10 +121,31 @@ def _docker(directory: Path, client: docker.DockerClient, base: str) -> None:
     _build(pool, Package("docker-ce-cli", "1"))
 
 
-def _module(scratch: Path, version: str) -> bytes:
+def smi(version: str) -> dict[str, bytes]:
+    """nvidia-smi, by path."""
+    return {"usr/bin/nvidia-smi": (PARTS / "nvidia-smi").read_text().replace("@VERSION@", version).encode()}
+
+
+def module(scratch: Path, version: str) -> dict[str, bytes]:
+    """The kernel module, by path."""
     target = scratch / "nvidia.ko"
-    _run("gcc", "-c", f'-DVERSION="{version}"', "-o", target, PARTS / "nvidia.c")
-    return target.read_bytes()
+    run("gcc", "-c", f'-DVERSION="{version}"', "-o", target, PARTS / "nvidia.c")
+    return {f"usr/lib/modules/{KERNEL}/updates/dkms/nvidia.ko": target.read_bytes()}
+
+
+def unit(service: str) -> dict[str, bytes]:
+    """A service of the driver's, by path."""
+    return {f"usr/lib/systemd/system/{service}.service": UNITS[service].format(service).encode()}
+
+
+def toolkit(version: str) -> dict[str, bytes]:
+    """The container toolkit's commands and units, by path."""
+    return {
+        "usr/bin/nvidia-ctk": (PARTS / "nvidia-ctk").read_text().replace("@VERSION@", version).encode(),
+        "usr/bin/nvidia-container-runtime": (PARTS / "nvidia-container-runtime").read_bytes(),
+        "usr/lib/systemd/system/nvidia-cdi-refresh.service": REFRESH_SERVICE.encode(),
+        "usr/lib/systemd/system/nvidia-cdi-refresh.path": REFRESH_PATH.encode(),
+    }
 
 
 def _build(directory: Path, package: Package) -> None:
@@ -147,6 +157,9 @@ def _build(directory: Path, package: Package) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         path.chmod(0o755 if content.startswith(b"#!") else 0o644)
+    (tree / "DEBIAN" / "conffiles").write_text(
+        "".join(f"/{name}\n" for name in package.files if name.startswith("etc/"))
+    )
     if package.postinst:
         script = tree / "DEBIAN" / "postinst"
         script.write_text(f"#!/bin/sh\n{package.postinst}\n")
@@ -155,7 +168,7 @@ def _build(directory: Path, package: Package) -> None:
 
 
 def _pack(tree: Path, target: Path) -> None:
-    _run("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, target)
+    run("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, target)
     shutil.rmtree(tree)
 
 
@@ -172,7 +185,7 @@ def _control(path: Path, name: str, version: str, depends: str) -> None:
 
 def _index(directory: Path, home: Path, suite: str = "", component: str = "") -> None:
     """Write Packages and a signed InRelease, flat or with a suite."""
-    packages = _run("dpkg-scanpackages", "--multiversion", ".", cwd=directory)
+    packages = run("dpkg-scanpackages", "--multiversion", ".", cwd=directory)
     root = directory / "dists" / suite if suite else directory
     name = f"{component}/binary-amd64/Packages" if suite else "Packages"
     (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -181,23 +194,25 @@ def _index(directory: Path, home: Path, suite: str = "", component: str = "") ->
     release += "Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n"
     release += f" {hashlib.sha256(packages).hexdigest()} {len(packages)} {name}\n"
     (root / "Release").write_text(release)
-    _gpg(home, "--yes", "--clearsign", "--output", root / "InRelease", root / "Release")
+    gpg(home, "--yes", "--clearsign", "--output", root / "InRelease", root / "Release")
 
 
 def _key(directory: Path) -> tuple[Path, str]:
     home = directory / "gnupg"
     home.mkdir(mode=0o700)
-    _gpg(directory, "--passphrase", "", "--quick-generate-key", "Test <test@example.org>", "ed25519", "sign", "never")
-    listing = _gpg(directory, "--with-colons", "--list-keys").decode()
+    gpg(directory, "--passphrase", "", "--quick-generate-key", "Test <test@example.org>", "ed25519", "sign", "never")
+    listing = gpg(directory, "--with-colons", "--list-keys").decode()
     fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
     key = directory / "publisher.asc"
-    key.write_bytes(_gpg(directory, "--armor", "--export"))
+    key.write_bytes(gpg(directory, "--armor", "--export"))
     return key, fingerprint
 
 
-def _gpg(directory: Path, *arguments: str | Path) -> bytes:
-    return _run("gpg", "--homedir", directory / "gnupg", "--batch", "--quiet", *arguments)
+def gpg(directory: Path, *arguments: str | Path) -> bytes:
+    """What gpg prints, with the keys that were made in that directory."""
+    return run("gpg", "--homedir", directory / "gnupg", "--batch", "--quiet", *arguments)
 
 
-def _run(*command: str | Path, cwd: Path | None = None) -> bytes:
+def run(*command: str | Path, cwd: Path | None = None) -> bytes:
+    """What a command prints."""
     return subprocess.run(command, check=True, capture_output=True, cwd=cwd).stdout

@@ -66,6 +66,7 @@ class Site:
             self.variables[f"{role}_key"] = f"{LOOPBACK}/key.asc"
         self.variables |= {
             "nvidia_driver_key": str(repositories.key),  # one from the control machine, as an air-gapped site has it
+            "nvidia_driver_branch": DRIVERS[0].partition(".")[0],
             "nvidia_driver_version": DRIVERS[0],
             "verification_image": self.image,
             "verification_reports": str(self.directory / "reports"),
@@ -108,6 +109,14 @@ class Site:
                 os.killpg(process.pid, signal.SIGKILL)
                 output, _ = process.communicate()
         return Result(process.returncode, output)
+
+    def prepare(self, machine: Machine, **variables: Any) -> None:
+        """Run the whole playbook; Docker's part before, so that the engine can be given the image by hand."""
+        first = self.play(machine, "--tags", "docker", **variables)
+        assert first.code == 0, first.output
+        machine.run("docker load --quiet --input /srv/repository/base.tar")
+        result = self.play(machine, **variables)
+        assert result.code == 0, result.output
 
     def report(self, machine: Machine) -> dict[str, Any]:
         """The report of a machine."""

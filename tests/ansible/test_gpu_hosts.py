@@ -11,69 +11,55 @@ import docker
 import pytest
 from lookingglass import preflight, settings
 
-from tests.ansible import repository
-from tests.ansible.machine import TWO_CARDS, Machine, boot, make_keys
+from tests.ansible.machine import TWO_CARDS, Machine, boot
 from tests.ansible.repository import DRIVERS, TOOLKITS
-from tests.ansible.site import Result, Site
-from tests.infra import engine
+from tests.ansible.site import LOOPBACK, Site
 
 pytestmark = pytest.mark.timeout(900)
 
 #: What the operators of a site had in daemon.json before.
 SITES_DAEMON = {"log-driver": "local", "runtimes": {"other": {"path": "/usr/bin/other"}}}
 
+#: Holds the lists of packages, as a machine's own update does, until an apt-get came for them.
+HOLD_THE_LISTS = """
+import contextlib, fcntl, pathlib, time
+lock = open("/var/lib/apt/lists/lock", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+seen = False
+while not seen:
+    for comm in pathlib.Path("/proc").glob("[1-9]*/comm"):
+        with contextlib.suppress(OSError):
+            seen = seen or comm.read_text() == "apt-get\\n"
+time.sleep(3)
+"""
+
 SEED = random.randrange(2**32)
-
-
-@pytest.fixture(scope="module")
-def site(docker_client: "docker.DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Site:
-    directory = tmp_path_factory.mktemp("ansible")
-    base = engine.base_image(docker_client)
-    for name in ("repository", "keys", "site"):
-        (directory / name).mkdir()
-    repositories = repository.make(directory / "repository", docker_client, base)
-    with (directory / "repository" / "base.tar").open("wb") as archive:
-        for chunk in docker_client.images.get(base).save(named=True):
-            archive.write(chunk)
-    keys = make_keys(directory / "keys")
-    return Site(directory / "site", repositories, base, keys / "ssh")
-
-
-def _machine(client: "docker.DockerClient", site: Site, suite: str, name: str) -> Iterator[Machine]:
-    with boot(client, suite, name, site.repositories.directory, site.ssh.parent) as machine:
-        yield machine
 
 
 @pytest.fixture(scope="module")
 def fresh(docker_client: "docker.DockerClient", site: Site) -> Iterator[Machine]:
     """A machine that nothing may be changed on."""
-    yield from _machine(docker_client, site, "bookworm", "fresh")
+    with boot(docker_client, "bookworm", "fresh", site.repositories.directory, site.ssh.parent) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="module")
 def host(docker_client: "docker.DockerClient", site: Site) -> Iterator[Machine]:
     """Debian 12 with Docker's own packages, prepared."""
-    for machine in _machine(docker_client, site, "bookworm", "debian12"):
+    with boot(docker_client, "bookworm", "debian12", site.repositories.directory, site.ssh.parent) as machine:
         machine.write("/etc/docker/daemon.json", json.dumps(SITES_DAEMON))
+        machine.run("dpkg -i /srv/repository/driver/podman-docker_*.deb && dpkg --remove podman-docker")
         machine.run("touch /etc/machine/nouveau && systemctl restart machine && mkdir /sys/module/nouveau")
-        _prepare(site, machine)
+        site.prepare(machine)
         yield machine
 
 
 @pytest.fixture(scope="module")
 def other(docker_client: "docker.DockerClient", site: Site) -> Iterator[Machine]:
     """Debian 13, which gets its distribution's packages of Docker."""
-    yield from _machine(docker_client, site, "trixie", "debian13")
-
-
-def _prepare(site: Site, machine: Machine, **variables: Any) -> Result:
-    """The whole playbook; Docker's part before, so that the engine can be given the image without a registry."""
-    first = site.play(machine, "--tags", "docker", **variables)
-    assert first.code == 0, first.output
-    machine.run("docker load --quiet --input /srv/repository/base.tar")
-    result = site.play(machine, **variables)
-    assert result.code == 0, result.output
-    return result
+    with boot(docker_client, "trixie", "debian13", site.repositories.directory, site.ssh.parent) as machine:
+        machine.write("/etc/apt/apt.conf.d/no-recommends", 'APT::Install-Recommends "false";')
+        yield machine
 
 
 def test_a_check_of_a_fresh_machine_says_what_would_be_done_and_does_nothing(site: Site, fresh: Machine) -> None:
@@ -110,6 +96,13 @@ def test_a_check_of_a_fresh_machine_says_what_would_be_done_and_does_nothing(sit
             "has nvidia-tesla-470-driver installed",
         ),
         (
+            f"echo 'deb [signed-by=/cuda.gpg] {LOOPBACK}/driver/ /' >/etc/apt/sources.list.d/cuda.list",
+            "rm /etc/apt/sources.list.d/cuda.list",
+            {},
+            "/etc/apt/sources.list.d/cuda.list on lookingglass-test-fresh describes",
+        ),
+        ("", "", {"nvidia_driver_source": "distribution"}, "has NVSwitches (0000:c3:00.0)"),
+        (
             "",
             "",
             {"nvidia_driver_branch": "590"},
@@ -140,6 +133,8 @@ def test_a_check_of_a_fresh_machine_says_what_would_be_done_and_does_nothing(sit
         "secure-boot",
         "daemon-json",
         "package",
+        "repository",
+        "nvswitches",
         "branch",
         "toolkit",
         "licence",
@@ -201,6 +196,7 @@ def test_the_sites_daemon_json_is_kept_beside_the_runtime(host: Machine) -> None
 def test_the_second_run_changes_nothing(site: Site, host: Machine) -> None:
     result = site.play(host)
     assert (result.code, result.changed, result.count("changed")) == (0, [], 0), result.output
+    assert f"make up STACK={host.container.name} REPORT=" in result.said
     checked = site.play(host, "--check", "--diff")
     assert (checked.code, checked.changed) == (0, []), checked.output
 
@@ -211,6 +207,64 @@ def test_an_update_leaves_driver_and_toolkit_where_they_are(host: Machine) -> No
     assert TOOLKITS[1] in offered
     plan = host.run("apt-get --simulate dist-upgrade")
     assert [line for line in plan.splitlines() if line.startswith("Inst") and "nvidia" in line] == []
+
+
+def test_an_update_of_the_machines_own_is_waited_for(site: Site, host: Machine) -> None:
+    host.container.exec_run(["python3", "-c", HOLD_THE_LISTS], detach=True)
+    result = site.play(host, "--tags", "model_packs")
+    assert (result.code, result.changed) == (0, []), result.output
+    assert "FAILED - RETRYING" in result.output
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "sentence"),
+    [
+        (
+            "echo 'In Progress' >/etc/machine/fabric",
+            "rm /etc/machine/fabric",
+            "has cards whose fabric is not ready (In Progress, In Progress)",
+        ),
+        (
+            "rm /run/nvidia-persistence",
+            "systemctl restart nvidia-persistenced",
+            "has cards with persistence mode Disabled, Disabled",
+        ),
+    ],
+    ids=["fabric", "persistence"],
+)
+def test_a_host_that_cannot_compute_is_not_ready(
+    site: Site, host: Machine, broken: str, mended: str, sentence: str
+) -> None:
+    host.run(broken)
+    result = site.play(host, "--tags", "verification", verification_fabric_timeout=5)
+    host.run(mended)
+    assert result.code != 0
+    assert sentence in result.said
+
+
+def test_a_module_that_cannot_be_loaded_costs_no_reboot(site: Site, host: Machine) -> None:
+    booted = host.boots()
+    host.run("touch /etc/machine/taken; rm -r /sys/module/nvidia")
+    result = site.play(host, "--tags", "nvidia_driver")
+    host.run("rm /etc/machine/taken; modprobe nvidia")
+    assert result.code != 0
+    assert "modprobe said: modprobe: ERROR: could not insert 'nvidia': No such device" in result.said
+    assert host.boots() == booted
+
+
+def test_a_host_is_reached_where_ansible_reaches_it(site: Site, host: Machine) -> None:
+    def addresses(**variables: Any) -> dict[str, str]:
+        result = site.play(host, "--tags", "verification", **variables)
+        assert result.code == 0, result.output
+        config = site.report(host)["pulumi"]
+        return {name: config[name]["value"] for name in config if "public" in name}
+
+    # Behind the translation of addresses it listens on its own and is reached at the other.
+    assert addresses(verification_address="192.0.2.7") == {
+        "lookingglass:publicAddress": host.address,
+        "lookingglass:publicHost": "192.0.2.7",
+    }
+    assert addresses() == {"lookingglass:publicAddress": host.address}
 
 
 def test_headers_follow_the_kernels_that_updates_bring(site: Site, host: Machine) -> None:
@@ -269,14 +323,16 @@ def test_another_branch_is_installed_rebooted_into_and_held(site: Site, host: Ma
 def test_an_interrupted_run_is_completed_by_the_next(site: Site, other: Machine) -> None:
     rng = random.Random(SEED)
     print(f"seed {SEED}")
-    variables: dict[str, Any] = {"docker_source": "distribution"}
+    proxy = {"https_proxy": "http://ops:p%40ss@proxy.example:3128"}
+    variables: dict[str, Any] = {"docker_source": "distribution", "docker_proxy": proxy}
     for _ in range(3):
         site.play(other, kill_after=rng.uniform(5, 40), **variables)
     _settle(other)
-    _prepare(site, other, **variables)
+    site.prepare(other, **variables)
     again = site.play(other, **variables)
     assert (again.code, again.changed) == (0, []), again.output
     assert site.report(other)["distribution"] == "Debian 13"
+    assert proxy["https_proxy"] in other.run("systemctl show --property Environment docker")
 
 
 def _settle(machine: Machine) -> None:

@@ -36,6 +36,13 @@ def test_every_role_that_changes_a_host_is_checked_first_and_has_its_tag() -> No
             assert checked[role["role"]] == role["role"]
 
 
+def test_a_key_of_nvidias_is_named_by_the_end_of_its_fingerprint() -> None:
+    keys = _load(ROLES / "nvidia_driver" / "vars" / "main.yml")["nvidia_driver_keys"]
+    assert set(keys) >= {"apt", "dnf"}
+    for key in keys.values():
+        assert key["fingerprint"].endswith(key["file"].removesuffix(".pub").upper())
+
+
 @pytest.mark.parametrize("path", sorted(ROLES.rglob("*.yml")), ids=lambda path: str(path.relative_to(ROLES)))
 def test_nothing_is_fetched_over_plain_http(path: Path) -> None:
     assert "http://" not in path.read_text()
