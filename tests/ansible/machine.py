@@ -32,7 +32,10 @@ CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_BOOT"]
 LEGACY_CGROUPS = {"SYSTEMD_PROC_CMDLINE": "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"}
 
 #: Where a machine writes by itself.
-RESTLESS = ("/var/log", "/var/lib/systemd", "/home/ops/.ansible", "/root/.ansible", "/var/lib/sudo", "/tmp")
+RESTLESS = (
+    *("/var/log", "/var/lib/systemd", "/home/ops/.ansible", "/root/.ansible", "/var/lib/sudo", "/tmp"),
+    *("/var/cache/dnf", "/var/lib/dnf", "/var/lib/rpm/rpmdb.sqlite"),  # what repositories said; rpm's reading
+)
 
 
 @dataclass
@@ -99,10 +102,12 @@ class Machine:
 def image(client: docker.DockerClient, suite: str) -> str:
     """The machine's image, built on the engine."""
     tag = f"lookingglass-test/machine:{suite}"
+    rocky = suite == "rocky"
     client.images.build(
         path=str(HERE / "host"),
+        dockerfile="Dockerfile.rocky" if rocky else "Dockerfile",
         tag=tag,
-        buildargs={"BASE_IMAGE": engine.base_image(client, suite)},
+        buildargs={"BASE_IMAGE": image(client, "bookworm") if rocky else engine.base_image(client, suite)},
         rm=True,
         forcerm=True,
     )
@@ -111,7 +116,7 @@ def image(client: docker.DockerClient, suite: str) -> str:
 
 @contextmanager
 def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path, keys: Path) -> Iterator[Machine]:
-    """A machine with two cards, for as long as the context lasts."""
+    """A machine with two cards, for as long as the context lasts: Debian's `bookworm` or `trixie`, or `rocky`."""
     container = client.containers.create(
         image(client, suite),
         name=f"lookingglass-test-{name}",
