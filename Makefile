@@ -78,7 +78,7 @@ lint: $(VENV)/.dev ## Check style, types and shell scripts
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/shellcheck scripts/*.sh .ci/run tests/ansible/host/machine tests/ansible/host/modprobe \
-	  tests/ansible/packages/nvidia-smi tests/ansible/packages/nvidia-ctk
+	  tests/ansible/packages/nvidia-smi tests/ansible/packages/nvidia-ctk tests/ansible/host/rocky/usr/bin/dracut
 	cd infra/ansible && PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline --strict --profile production -q
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only --quiet
