@@ -69,7 +69,7 @@ def make(repositories: Repositories) -> None:
         _sign(repositories, sorted((home / name).glob("*.rpm")))
     _streams(home / "driver" / "modules.yaml", drivers)
     for name in ("driver", "toolkit", "docker", "epel", "baseos"):
-        run("createrepo_c", "--quiet", home / name)
+        run("createrepo_c", "--quiet", "--no-database", home / name)
     gpg(repositories.directory, "--yes", "--armor", "--detach-sign", home / "toolkit" / "repodata" / "repomd.xml")
 
 
@@ -153,7 +153,7 @@ def _build(directory: Path, package: Rpm) -> None:
         "_build_id_links": "none",
         "__os_install_post": "%{nil}",
         "_binaries_in_noarch_packages_terminate_build": "0",
-        "_binary_payload": "w1.gzdio",
+        "_binary_payload": "w.ufdio",
     }
     options = [word for name, value in defines.items() for word in ("--define", f"{name} {value}")]
     run("rpmbuild", "-bb", "--quiet", *options, "--buildroot", tree, spec)
