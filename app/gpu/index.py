@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -329,8 +328,9 @@ class FaceIndex:
                 for number in range(r["face_count"])
             }
             held = Counter[str]()
-            for ids in batched(owners, LOOKUP_BATCH):
-                found = self._client.retrieve(self.collection, ids, with_payload=False)
+            ids = list(owners)
+            for at in range(0, len(ids), LOOKUP_BATCH):
+                found = self._client.retrieve(self.collection, ids[at : at + LOOKUP_BATCH], with_payload=False)
                 held.update(owners[str(point.id)] for point in found)
         return {r["item_id"] for r in records if held[r["item_id"]] == r["face_count"]}
 
@@ -386,13 +386,6 @@ class FaceIndex:
             yield from records
             if offset is None:
                 return
-
-
-def batched(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Ids in lists of at most `size`."""
-    left = iter(ids)
-    while batch := list(islice(left, size)):
-        yield batch
 
 
 def _having(**members: str | None) -> models.Filter:

@@ -39,7 +39,7 @@ class EngineCrashedError(LookingGlassError):
 
 
 class EnginePool:
-    """Engine processes; use as a context manager.
+    """Engine processes; `close()` ends them.
 
     Raises:
         EngineUnavailableError: the engine cannot run as configured.

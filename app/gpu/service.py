@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -107,11 +107,9 @@ class FaceService:
         metrics.STAGE_SECONDS.labels("analyse").observe(analysis.analyse_ms / 1000)
         return analysis
 
-    @contextmanager
-    def claim(self, bucket: str, key: str) -> Iterator[Claim]:
+    def claim(self, bucket: str, key: str) -> AbstractContextManager[Claim]:
         """Hold a claim on an item while its faces are found, see `FaceIndex.claim`."""
-        with self._ready().index.claim(bucket, key) as claim:
-            yield claim
+        return self._ready().index.claim(bucket, key)
 
     def index_image(self, item: Payload, data: bytes, claim: Claim) -> Payload:
         """Analyse a picture and make the index hold its faces; call inside `turn()`.

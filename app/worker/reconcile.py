@@ -155,7 +155,6 @@ def _why(said: dict[str, object] | None, etag: str, model_id: str) -> str | None
 
 def _records(context: Context, at: Position) -> tuple[list[Difference], Position]:
     bucket = str(at.bucket)
-    context.store.page(bucket, None, 1)  # of a bucket that is gone every object seems to be
     records, after = context.faces.records(bucket, at.after)
     orphans = context.store.absent(bucket, [record["key"] for record in records])
     found = [Difference(bucket, key, "orphan") for key in orphans]

@@ -101,8 +101,10 @@ class Store:
         """Which of these objects are not there.
 
         Raises:
+            NoBucketError: there is no such bucket.
             TransientError: the store does not answer, or does not let us look.
         """
+        self.page(bucket, None, 1)  # of a bucket that is gone every object seems to be
         with ThreadPoolExecutor(CONNECTIONS) as askers:
             found = askers.map(lambda key: self.stat(bucket, key), keys)
             return [key for key, version in zip(keys, found, strict=True) if version is None]
