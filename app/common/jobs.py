@@ -35,6 +35,11 @@ FUNCTIONS = frozenset(
 #: Redis hash with the figures of the last comparison of buckets and index: `ended_at`, `seconds`, `differences`.
 RECONCILE_FIGURES = "lookingglass:reconcile"
 
+#: Redis hash of how far the last comparison got: `began_at`, `updated_at`, `ended_at`, `dry_run`, `pages`, `where`,
+#: and `found`, a JSON object of the differences by kind; and the list of the first of these, as JSON objects.
+RECONCILE_PROGRESS = "lookingglass:reconcile:progress"
+RECONCILE_DIFFERENCES = "lookingglass:reconcile:differences"
+
 #: Seconds a step of a comparison of buckets and index may run.
 RECONCILE_TIMEOUT = 900
 
@@ -122,6 +127,12 @@ def options(job: ObjectJob, settings: JobSettings) -> dict[str, Any]:
         "description": f"{job.event} {job.bucket}/{job.object}",
         **_limits(settings, job.timeout),
     }
+
+
+def enqueue_comparison(connection: Redis, settings: JobSettings, **arguments: Any) -> None:
+    """Enqueue a comparison of buckets and index, or a step of one, behind everything else."""
+    data = Queue.prepare_data(RECONCILE, kwargs=arguments, **step_options(settings))
+    queue(settings.reconcile_queue_name, connection).enqueue_many([data])
 
 
 def step_options(settings: JobSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
 from app.common.errors import PermanentError, TransientError
+from app.common.inspection import count_finished
 from app.common.jobs import ROUTE, ObjectJob, options, queue
 from app.common.media import Kind
 from app.worker import schedule
@@ -114,7 +115,9 @@ def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
     return _converge("Cleaning up removed item", bucket, object)
 
 
-def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: float = 0) -> Outcome:
+def reconcile_buckets(
+    position: list[Any] | None = None, found: int = 0, began: float = 0, dry_run: bool = False
+) -> Outcome:
     """Compare buckets and index from a position on, and enqueue what differs."""
     job = get_current_job()
     if job is None:
@@ -122,7 +125,7 @@ def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: 
     connection = job.connection
     return _run_or_wait(
         "the comparison of buckets and index",
-        lambda: schedule.step(context(), connection, position, found, began),
+        lambda: schedule.step(context(), connection, position, found, began, dry_run=dry_run),
     )
 
 
@@ -136,6 +139,8 @@ def context() -> Context:
 def _converge(doing: str, bucket: str, key: str) -> JSON:
     log.info("%s %s/%s", doing, bucket, key)  # operators search the logs for these words
     outcome = converge(context(), bucket, key)
+    if job := get_current_job():
+        count_finished(job.connection)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome
 

@@ -9,10 +9,9 @@ import time
 from typing import Any
 
 from redis import Redis
-from rq import Queue
 
-from app.common.jobs import RECONCILE, RECONCILE_FIGURES, JobSettings, queue, step_options
-from app.worker import reconcile
+from app.common.jobs import RECONCILE_FIGURES, JobSettings, enqueue_comparison
+from app.worker import progress, reconcile
 from app.worker.converge import Context
 
 log = logging.getLogger(__name__)
@@ -32,35 +31,46 @@ STEP_SECONDS = 30
 def keep_scheduled(connection: Redis, settings: JobSettings, interval: int) -> None:
     """Enqueue a comparison if the last is `interval` seconds ago; by whichever worker looks first."""
     if interval and connection.set(NOT_DUE, "1", nx=True, ex=interval):
-        enqueue_step(connection, settings, {})
+        enqueue_comparison(connection, settings)
 
 
-def enqueue_step(connection: Redis, settings: JobSettings, arguments: dict[str, Any]) -> None:
-    """Enqueue a step of a comparison behind everything else."""
-    data = Queue.prepare_data(RECONCILE, kwargs=arguments, **step_options(settings))
-    queue(settings.reconcile_queue_name, connection).enqueue_many([data])
-
-
-def step(context: Context, connection: Redis, position: list[Any] | None, found: int, began: float) -> dict[str, Any]:
-    """Compare until there is enough to do, and leave the rest to the next step."""
+def step(
+    context: Context,
+    connection: Redis,
+    position: list[Any] | None,
+    found: int,
+    began: float,
+    *,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Compare until there is enough to do, and leave the rest to the next step; a dry run enqueues nothing else."""
     settings, enqueued, started = context.settings, 0, time.monotonic()
-    began = began or time.time()
+    if not began:
+        began = time.time()
+        progress.begin(connection, began, dry_run=dry_run)
     if position:
         at = reconcile.Position(*position)
     else:
-        at = reconcile.start(settings, thorough=not connection.exists(NOT_DUE_THOROUGHLY))
-    if settings.reconcile_interval:  # the next begins so long after the last step of this one
+        at = reconcile.start(settings, thorough=dry_run or not connection.exists(NOT_DUE_THOROUGHLY))
+    if settings.reconcile_interval and not dry_run:  # the next begins so long after the last step of this one
         connection.set(NOT_DUE, "1", ex=settings.reconcile_interval)
     for differences, following in reconcile.pages(context, at):
-        enqueued += reconcile.enqueue(differences, connection, settings)
+        if not dry_run:
+            enqueued += reconcile.enqueue(differences, connection, settings)
         found += len(differences)
+        progress.note(connection, began, differences, following)
         if following and (enqueued >= STEP_JOBS or time.monotonic() - started > STEP_SECONDS):
-            enqueue_step(connection, settings, {"position": list(following), "found": found, "began": began})
+            carried = {"position": list(following), "found": found, "began": began, "dry_run": dry_run}
+            enqueue_comparison(connection, settings, **carried)
             return {"status": "goes on", "differences": found}
+    took = round(time.time() - began, 1)
+    progress.end(connection, began)
+    if dry_run:
+        log.info("Compared buckets and index, changing nothing: %d differences", found, extra={"seconds": took})
+        return {"status": "compared", "differences": found, "dry_run": True}
     if at.thorough:
         connection.set(NOT_DUE_THOROUGHLY, "1", ex=THOROUGH_INTERVAL)
     reconcile.switch_readers(context)
-    took = round(time.time() - began, 1)
     connection.hset(RECONCILE_FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})
     log.info("Compared buckets and index: %d differences", found, extra={"seconds": took})
     return {"status": "compared", "differences": found}
