@@ -5,21 +5,31 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from rq import suspension
 
 from app.common.errors import LookingGlassError
 from app.common.jobs import enqueue_comparison
-from app.console.faces import PAGE
+from app.common.words import count
 from app.console.parts import Parts
 from app.console.trouble import failed_alike
 from app.console.upstream import RefusedError
-from app.console.words import count
 
 #: Seconds for one press of a button that works through many objects; what is left takes another.
 LONGEST = 20
 
+#: Rejected objects released between two looks at the clock.
+RELEASED_AT_ONCE = 100
+
 Fields = Mapping[str, str]
+
+
+class Done(NamedTuple):
+    """What was done, as a sentence, and where something is left, what the action is to be told next time."""
+
+    sentence: str
+    more: Mapping[str, str] | None = None
 
 
 class UnknownActionError(LookingGlassError):
@@ -36,7 +46,7 @@ class Action:
     question: str
     consequence: str
     #: Does it, and says what was done.
-    run: Callable[[Parts, Fields], str]
+    run: Callable[[Parts, Fields], Done]
     #: What has to be given.
     fields: tuple[str, ...] = ()
     #: Whether faces are dropped.
@@ -57,84 +67,86 @@ def find(name: str, given: Fields) -> Action:
     return ACTIONS[name]
 
 
-def _pause(parts: Parts, _given: Fields) -> str:
+def _pause(parts: Parts, _given: Fields) -> Done:
     suspension.suspend(parts.redis)
-    return "The workers are paused: each finishes what it has in hand, and jobs stay where they are."
+    return Done("The workers are paused: each finishes what it has in hand, and jobs stay where they are.")
 
 
-def _resume(parts: Parts, _given: Fields) -> str:
+def _resume(parts: Parts, _given: Fields) -> Done:
     suspension.resume(parts.redis)
-    return "The workers go on."
+    return Done("The workers go on.")
 
 
-def _compare(parts: Parts, _given: Fields, *, dry_run: bool) -> str:
+def _compare(parts: Parts, _given: Fields, *, dry_run: bool) -> Done:
     enqueue_comparison(parts.redis, parts.settings, dry_run=dry_run)
     what = "A dry run" if dry_run else "A comparison"
-    return f"{what} of buckets and index waits for a worker; its progress is on the page Actions."
+    return Done(f"{what} of buckets and index waits for a worker; its progress is on the page Actions.")
 
 
-def _process(parts: Parts, given: Fields) -> str:
+def _process(parts: Parts, given: Fields) -> Done:
     job_id = parts.webhook.enqueue(given["bucket"], given["object"])
-    return f"A worker looks at {given['bucket']}/{given['object']} again (job {job_id})."
+    return Done(f"A worker looks at {given['bucket']}/{given['object']} again (job {job_id}).")
 
 
-def _release(parts: Parts, given: Fields) -> str:
+def _release(parts: Parts, given: Fields) -> Done:
     points = parts.faces.delete(given["bucket"], given["object"])
     job_id = parts.webhook.enqueue(given["bucket"], given["object"])
-    return (
+    return Done(
         f"The verdict on {given['bucket']}/{given['object']} and its {count(points, 'face')} are forgotten; "
         f"a worker tries it anew (job {job_id})."
     )
 
 
-def _retry(parts: Parts, given: Fields) -> str:
+def _retry(parts: Parts, given: Fields) -> Done:
     parts.webhook.requeue(given["job_id"])
-    return f"The job {given['job_id']} is back on its queue."
+    return Done(f"The job {given['job_id']} is back on its queue.")
 
 
-def _retry_group(parts: Parts, given: Fields) -> str:
+def _retry_group(parts: Parts, given: Fields) -> Done:
     put_back, deadline = 0, time.monotonic() + LONGEST
     for job_id in failed_alike(parts.webhook, given["reason"]):
         if time.monotonic() > deadline:
-            return f"{count(put_back, 'job')} of this group are back on their queues; press again for the rest."
+            return Done(f"{count(put_back, 'job')} of this group put back; more are left.", {})
         with suppress(RefusedError):  # put back by somebody else meanwhile
             parts.webhook.requeue(job_id)
             put_back += 1
-    return f"{count(put_back, 'job')} of this group put back on the queue."
+    return Done(f"{count(put_back, 'job')} of this group put back on the queue.")
 
 
-def _retry_all(parts: Parts, _given: Fields) -> str:
-    return f"{count(parts.webhook.requeue_all(), 'failed job')} put back on the queue."
+def _retry_all(parts: Parts, _given: Fields) -> Done:
+    return Done(f"{count(parts.webhook.requeue_all(), 'failed job')} put back on the queue.")
 
 
-def _release_group(parts: Parts, given: Fields) -> str:
-    return _release_where(parts, reason_code=given["reason_code"])
+def _release_group(parts: Parts, given: Fields) -> Done:
+    return _release_where(parts, given, reason_code=given["reason_code"])
 
 
-def _release_where(parts: Parts, **selection: str) -> str:
-    released, deadline = 0, time.monotonic() + LONGEST
-    records, after = parts.faces.records(status="rejected", limit=PAGE, **selection)
-    for record in records:
+def _release_where(parts: Parts, given: Fields, **selection: str) -> Done:
+    released, deadline, after = 0, time.monotonic() + LONGEST, given.get("after")
+    while True:
+        records, following = parts.faces.records(status="rejected", limit=RELEASED_AT_ONCE, after=after, **selection)
+        for record in records:
+            parts.faces.delete(record["bucket"], record["key"])
+            parts.webhook.enqueue(record["bucket"], record["key"])
+            released += 1
+        after = following
+        if after is None:
+            return Done(f"{count(released, 'object')} released, to be tried anew.")
         if time.monotonic() > deadline:
-            break
-        parts.faces.delete(record["bucket"], record["key"])
-        parts.webhook.enqueue(record["bucket"], record["key"])
-        released += 1
-    more = "; press again for the rest" if after or released < len(records) else ""
-    return f"{count(released, 'object')} released, to be tried anew{more}."
+            return Done(f"{count(released, 'object')} released, to be tried anew; more are left.", {"after": after})
 
 
-def _switch(parts: Parts, _given: Fields) -> str:
+def _switch(parts: Parts, _given: Fields) -> Done:
     parts.faces.switch_readers()
-    return "Readers see the model in use."
+    return Done("Readers see the model in use.")
 
 
-def _drop_model(parts: Parts, given: Fields) -> str:
+def _drop_model(parts: Parts, given: Fields) -> Done:
     parts.faces.drop_model(given["model_id"])
-    return f"The faces of {given['model_id']} are dropped."
+    return Done(f"The faces of {given['model_id']} are dropped.")
 
 
-def _forget(parts: Parts, given: Fields) -> str:
+def _forget(parts: Parts, given: Fields) -> Done:
     bucket = given["bucket"]
     if bucket in parts.settings.buckets():
         with suppress(KeyError):
@@ -148,8 +160,8 @@ def _forget(parts: Parts, given: Fields) -> str:
             items += 1
             if time.monotonic() > deadline:
                 break
-    more = "; ask again for the rest" if parts.faces.count(bucket=bucket) else ""
-    return f"{count(items, 'object')} of {bucket} and {count(points, 'face')} forgotten{more}."
+    done = f"{count(items, 'object')} of {bucket} and {count(points, 'face')} forgotten"
+    return Done(f"{done}; more are left.", {}) if parts.faces.count(bucket=bucket) else Done(f"{done}.")
 
 
 ACTIONS = {
@@ -214,7 +226,7 @@ ACTIONS = {
         "Release all rejections",
         "Forget the verdict on every rejected object, and try each anew?",
         "Worth it after an update or a changed limit; what is still not acceptable is rejected again.",
-        lambda parts, _given: _release_where(parts),
+        _release_where,
     ),
     "switch-readers": Action(
         "Switch readers over",

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from app.common.errors import LookingGlassError
+from app.common.words import moment
 from app.console.faces import PAGE
 from app.console.parts import Parts
-from app.console.words import moment
 
 #: Objects on a page.
 ROWS = 50
@@ -116,7 +116,7 @@ def _upload_to_index(item: JSON | None) -> float | None:
 
 def _people(item: JSON | None, faces: Iterable[JSON]) -> JSON | None:
     """A video's people on a line of time, which is 1,000 wide."""
-    duration = (item or {}).get("duration_s")
+    duration = float((item or {}).get("duration_s") or 0)
     seen = [face for face in faces if face.get("first_seen_s") is not None]
     if not duration or not seen:
         return None

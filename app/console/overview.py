@@ -10,8 +10,8 @@ from rq.utils import as_text
 from app.common.errors import LookingGlassError
 from app.common.inspection import finished, jobs_by_state, oldest_queued_seconds, suspended, workers
 from app.common.jobs import RECONCILE_FIGURES
+from app.common.words import ago, count, span
 from app.console.parts import Parts, waiting
-from app.console.words import ago, count, span
 
 #: Seconds a job may wait before somebody should look.
 LONG_WAIT = 600

@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as Answer
 
+from app.common import words
 from app.common.errors import LookingGlassError
 from app.common.openapi import described, document
 from app.common.text import visible
-from app.console import actions, comparison, objects, session, trouble, words
+from app.console import actions, comparison, objects, session, trouble
 from app.console.overview import now, overview
 from app.console.parts import Parts
 from app.console.settings import ConsoleSettings
@@ -147,10 +148,10 @@ def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
         except LookingGlassError as error:
             _audit(f"failed to {action}", about, str(error))
             raise
-        _audit(action, about, done)
+        _audit(action, about, done.sentence)
         if g.how == "api":
-            return jsonify(status="success", done=done)
-        flash(done)
+            return jsonify(status="success", done=done.sentence, more=done.more)
+        flash(done.sentence)
         return redirect(session.local(given.get("back")), 303)
 
     def _audit(what: str, about: str, outcome: str = "") -> None:

@@ -200,7 +200,7 @@ class Stack:
                     ) from error
 
     def _token(self, name: str) -> str | None:
-        """What MinIO shows the webhook, or an operator the console: as given (empty for none), else one of our own."""
+        """What MinIO shows the webhook, or an operator the console: as given (empty: none), else one of our own."""
         if (given := os.environ.get(name.upper())) is not None:
             return given or None
         path = self.directory / name
