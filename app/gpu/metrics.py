@@ -1,10 +1,6 @@
 """What the face service counts, for Prometheus."""
 
-from prometheus_client import Counter, Gauge, Histogram, Info
-
-from app.common.version import VERSION
-
-Info("lookingglass_build", "What runs.").info({"version": VERSION, "service": "face service"})
+from prometheus_client import Counter, Gauge, Histogram
 
 IMAGES = Counter("lookingglass_images_total", "Pictures analysed, by outcome.", ["outcome"])
 FACES = Counter("lookingglass_faces_total", "Faces found in pictures.")
