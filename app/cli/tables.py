@@ -59,7 +59,7 @@ def show_status(found: JSON, out: Console) -> None:
             )
             for w in found["workers"]
         ]
-        out.print(table(("worker", "state", "does", ">for"), working))
+        out.print(table(("worker", "state", "does", ">for"), rows))
 
 
 def show_failed(found: JSON, out: Console) -> None:

@@ -26,8 +26,11 @@ JSON = dict[str, Any]
 
 
 def jobs_by_state(connection: Redis, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Counts of each queue's jobs by state, all of one moment."""
-    with connection.pipeline() as pipe:
+    """Counts of each queue's jobs by state, in one round trip.
+
+    States are read in the order a job passes them, so that one under way between two of them is seen.
+    """
+    with connection.pipeline(transaction=False) as pipe:
         for name in names:
             looked_at = queue(name, connection)
             pipe.llen(looked_at.key)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from rq import suspension
 
-from app.common.errors import LookingGlassError
+from app.common.errors import NotFoundError
 from app.common.jobs import enqueue_comparison
+from app.common.web import bad_request
 from app.common.words import count
 from app.console.parts import Parts
 from app.console.trouble import failed_alike
@@ -32,8 +33,8 @@ class Done(NamedTuple):
     more: Mapping[str, str] | None = None
 
 
-class UnknownActionError(LookingGlassError):
-    """There is no such action, or it was not told what to act on."""
+class UnknownActionError(NotFoundError):
+    """There is no such action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ def find(name: str, given: Fields) -> Action:
     """The action of this name.
 
     Raises:
-        UnknownActionError: there is none, or a field is missing.
+        UnknownActionError: there is none.
+        PermanentError: a field is missing.
     """
     if name not in ACTIONS:
         raise UnknownActionError(f"There is no action {name}; there are {', '.join(ACTIONS)}.")
     missing = [field for field in ACTIONS[name].fields if not given.get(field)]
     if missing:
-        raise UnknownActionError(f"{name} needs {' and '.join(missing)}.")
+        raise bad_request(f"{name} needs {' and '.join(missing)}.")
     return ACTIONS[name]
 
 
@@ -151,7 +153,7 @@ def _forget(parts: Parts, given: Fields) -> Done:
     if bucket in parts.settings.buckets():
         with suppress(KeyError):
             parts.bucket.page(bucket, "", None, 1)
-            raise RefusedError(f"The bucket {bucket} is there: delete its objects, and the index follows.", 409, {})
+            raise RefusedError(f"The bucket {bucket} is there: delete its objects, and the index follows.", 409)
     items = points = 0
     deadline = time.monotonic() + LONGEST
     while (records := parts.faces.records(bucket=bucket)[0]) and time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -22,7 +22,7 @@ class Look(NamedTuple):
     jobs: int
 
 
-def outlook(looks: "deque[Look] | list[Look]") -> tuple[str, float | None]:
+def outlook(looks: Sequence[Look]) -> tuple[str, float | None]:
     """What becomes of the backlog: `none`, `measuring`, `growing`, `steady`, or `shrinking` with the seconds left."""
     if not looks or not looks[-1].jobs:
         return "none", None
@@ -46,16 +46,23 @@ class Backlog:
     def __init__(self, count: Callable[[], int]) -> None:
         self._count = count
         self._looks: deque[Look] = deque(maxlen=WINDOW // INTERVAL)
-        threading.Thread(target=self._keep_looking, name="backlog", daemon=True).start()
+        self._closing = threading.Event()
+        self._looker = threading.Thread(target=self._keep_looking, name="backlog", daemon=True)
+        self._looker.start()
 
-    def outlook(self) -> tuple[str, float | None]:
-        """As the function `outlook`, of what was seen."""
-        return outlook(list(self._looks))
+    def close(self) -> None:
+        """Look no more."""
+        self._closing.set()
+        self._looker.join()
+
+    def outlook(self, jobs: int) -> tuple[str, float | None]:
+        """As the function `outlook`, of what was seen and the number of jobs now."""
+        return outlook([*self._looks, Look(time.monotonic(), jobs)])
 
     def _keep_looking(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 self._looks.append(Look(time.monotonic(), self._count()))
             except RedisError:
                 self._looks.clear()
-            time.sleep(INTERVAL)
+            self._closing.wait(INTERVAL)

@@ -82,10 +82,6 @@ class FaceServices:
         """Drop the faces of a model that is not in use."""
         self._any("DELETE", f"/models/{quote(model_id, safe='')}")
 
-    def preview(self, data: bytes) -> bytes:
-        """A picture reduced and upright, as JPEG; decoded where every picture is, never here."""
-        return self._reached(lambda service: service.send("POST", "/preview", data, "application/octet-stream"))
-
     def _any(self, method: str, path: str, **more: Any) -> JSON:
         return self._reached(lambda service: service.ask(method, path, **more))
 

@@ -61,7 +61,8 @@ def overview(parts: Parts) -> JSON:
     ]
     known = not isinstance(jobs, LookingGlassError)
     index: JSON = next((service["index"] for service in services if service.get("index")), {})
-    outlook, seconds = parts.backlog.outlook()
+    backlog = waiting(jobs["by_queue"]) if known else 0
+    outlook, seconds = parts.backlog.outlook(backlog)
     return {
         "verdict": _verdict(boxes),
         "boxes": boxes,
@@ -70,7 +71,7 @@ def overview(parts: Parts) -> JSON:
         "oldest_s": jobs["oldest_s"] if known else None,
         "throughput": jobs["throughput"] if known else None,
         "comparison": jobs["comparison"] if known else {},
-        "backlog": {"jobs": waiting(jobs["by_queue"]), "outlook": outlook, "seconds": seconds} if known else None,
+        "backlog": {"jobs": backlog, "outlook": outlook, "seconds": seconds} if known else None,
         "workers": _or(answers["workers"], []),
         "face_services": services,
         "index": {

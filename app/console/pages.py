@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Response, flash, g, jsonify, redirect, render_template, request, stream_with_context
+from flask import Response, flash, g, jsonify, redirect, render_template, request, stream_with_context
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as Answer
 
-from app.common import words
+from app.common import web, words
 from app.common.errors import LookingGlassError
-from app.common.openapi import described, document
+from app.common.openapi import described
+from app.common.redis import problem
 from app.common.text import visible
+from app.common.version import VERSION
 from app.console import actions, comparison, objects, session, trouble
 from app.console.overview import now, overview
 from app.console.parts import Parts
+from app.console.preview import preview
 from app.console.settings import ConsoleSettings
-from app.console.upstream import AwayError, RefusedError
+from app.console.upstream import RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +34,18 @@ OBJECT = {"bucket": TEXT, "object": TEXT}
 OBJECTS = {**dict.fromkeys((*objects.Wanted._fields, "after"), TEXT)}
 
 
-def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
+def create_app(settings: ConsoleSettings, parts: Parts) -> session.Guarded:
     """The WSGI application over the parts of a pipeline."""
-    app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.config["MAX_CONTENT_LENGTH"] = 64 * 1024
+    app = session.Guarded("console", settings, parts.audit)
     app.jinja_env.filters.update(
         visible=visible, ago=words.ago, clock=words.clock, span=words.span, size=words.size, url=_query
     )
-    app.jinja_env.globals.update(count=words.count, actions=actions.ACTIONS, now=now)
-    session.guard(app, settings, parts.audit)
-    session.protect(app)
+    app.jinja_env.globals.update(count=words.count, actions=actions.ACTIONS, now=now, version=VERSION)
 
     @app.get("/health")
     @described("Whether it serves pages; what is behind it may be away.", open=True)
     def health() -> Response:
-        return jsonify(status="healthy", service="console")
-
-    @app.get("/health/live")
-    @described("Whether it lives.", open=True)
-    def live() -> Response:
-        return jsonify(status="alive")
-
-    @app.get("/openapi.json")
-    @described("This description.")
-    def description() -> Response:
-        return jsonify(document(app, "LookingGlass console"))
+        return jsonify(status="healthy", service="console", version=VERSION)
 
     @app.get("/")
     @described("The pipeline as it is, part by part.")
@@ -78,7 +67,7 @@ def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
     @app.get("/picture")
     @described(
         "An object's picture, reduced and upright.",
-        answers=(200, 400, 404, 503),
+        answers=(200, 400, 404, 422, 503),
         query=OBJECT,
         media_type="image/jpeg",
     )
@@ -86,13 +75,13 @@ def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
         bucket, key = _object()
         record = parts.faces.item(bucket, key)["item"]
         if record is None:
-            raise RefusedError(f"The index knows nothing of {bucket}/{key}.", 404, {})
+            raise RefusedError(f"The index knows nothing of {bucket}/{key}.", 404)
         _audit("looked at a picture", f"{bucket}/{key}")
         try:
             data = parts.bucket.read(bucket, key, record["etag"], settings.max_image_bytes)
         except KeyError as error:
-            raise RefusedError("The bucket holds another version now, none, or one too large.", 404, {}) from error
-        return Response(parts.faces.preview(data), mimetype="image/jpeg")
+            raise RefusedError("The bucket holds another version now, none, or one too large.", 404) from error
+        return Response(preview(data), mimetype="image/jpeg")
 
     @app.get("/trouble")
     @described("Failed jobs, rejections and dead events, by reason.")
@@ -100,7 +89,7 @@ def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
         return _page("trouble.html", **trouble.trouble(parts))
 
     @app.get("/trouble.csv")
-    @described("The same, case by case.", answers=(200, 503), media_type="text/csv")
+    @described("The same, case by case.", media_type="text/csv")
     def trouble_csv() -> Response:
         lines: Iterator[str] = stream_with_context(trouble.as_csv(parts))
         name = "attachment; filename=trouble.csv"
@@ -157,8 +146,8 @@ def create_app(settings: ConsoleSettings, parts: Parts) -> Flask:
     def _audit(what: str, about: str, outcome: str = "") -> None:
         parts.audit.write(session.address(), g.how, what, about, outcome)
 
-    app.register_error_handler(LookingGlassError, _refused)
-    app.register_error_handler(RedisError, lambda error: _refused(AwayError(f"Redis does not answer ({error}).")))
+    app.register_error_handler(LookingGlassError, lambda error: _error(error.status, error.code, str(error)))
+    app.register_error_handler(RedisError, lambda error: _away(error, settings))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
     return app
@@ -171,17 +160,22 @@ def _page(template: str, **shown: Any) -> str | Response:
 def _object() -> tuple[str, str]:
     bucket, key = request.args.get("bucket", ""), request.args.get("object", "")
     if not (bucket and key):
-        raise RefusedError("bucket and object say which one.", 400, {})
+        raise RefusedError("bucket and object say which one.", 400)
     return bucket, key
 
 
 def _given() -> dict[str, str]:
     """What an action is to act on. A browser would send a line break in a name as two, so it sends JSON too."""
-    if g.how == "browser":
-        body = json.loads(request.form.get("given") or "{}") | {"back": request.form.get("back", "")}
-    else:
-        body = request.get_json(silent=True)
-    return {str(name): str(value) for name, value in body.items()} if isinstance(body, dict) else {}
+    body = _json(request.form.get("given")) if g.how == "browser" else request.get_json(silent=True)
+    given = {str(name): str(value) for name, value in body.items()} if isinstance(body, dict) else {}
+    return given | ({"back": request.form.get("back", "")} if g.how == "browser" else {})
+
+
+def _json(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return None
 
 
 def _query(path: str, **arguments: str | int | None) -> str:
@@ -192,23 +186,21 @@ def _query(path: str, **arguments: str | int | None) -> str:
     return f"{path}?{given}" if given else path
 
 
-def _refused(error: LookingGlassError) -> tuple[str | Response, int]:
-    if isinstance(error, RefusedError):
-        return _error(error.status if 400 <= error.status < 500 else 503, str(error))
-    return _error(404 if isinstance(error, actions.UnknownActionError) else 503, str(error))
+def _away(error: RedisError, settings: ConsoleSettings) -> web.Answer:
+    return _error(503, "unavailable", problem(error, settings.redis_url))
 
 
-def _http(error: HTTPException) -> tuple[str | Response, int] | Answer:
-    return _error(error.code or 500, error.description or error.name)
+def _http(error: HTTPException) -> web.Answer:
+    status = error.code or 500
+    return _error(status, web.HTTP_CODES.get(status, "bad_request"), error.description or error.name)
 
 
-def _unexpected(error: Exception) -> tuple[str | Response, int]:
+def _unexpected(error: Exception) -> web.Answer:
     log.exception("Unexpected error")
-    return _error(500, f"Unexpected {type(error).__name__}; the console's log has the details.")
+    return _error(500, "internal", f"Unexpected {type(error).__name__}; the console's log has the details.")
 
 
-def _error(status: int, message: str) -> tuple[str | Response, int]:
-    how = getattr(g, "how", None)
-    if how == "browser":
-        return render_template("error.html", message=message), status
-    return jsonify(status="error", error=message), status
+def _error(status: int, code: str, message: str) -> web.Answer:
+    if getattr(g, "how", None) == "browser":
+        return Response(render_template("error.html", message=message), mimetype="text/html"), status
+    return web.error(status, code, message)

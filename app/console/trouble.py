@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from app.common.errors import LookingGlassError
@@ -42,11 +42,19 @@ def failed_alike(webhook: Webhook, reason: str) -> list[str]:
 
 
 def as_csv(parts: Parts) -> Iterator[str]:
-    """Every case as a line, read page by page while it is sent."""
+    """Every case as a line, read page by page while it is sent; who does not answer is a line of kind `problem`."""
     yield _line(COLUMNS)
-    for cases in (_failed(parts.webhook)[1], _rejected(parts.faces), _dead(parts.webhook)[1]):
-        for case in cases:
-            yield _line([case.get(name) or "" for name in COLUMNS])
+    kinds: tuple[Callable[[], Iterable[JSON]], ...] = (
+        lambda: _failed(parts.webhook)[1],
+        lambda: _rejected(parts.faces),
+        lambda: _dead(parts.webhook)[1],
+    )
+    for cases in kinds:
+        try:
+            for case in cases():
+                yield _line([case.get(name) or "" for name in COLUMNS])
+        except LookingGlassError as error:
+            yield _line(["problem", "", "", "", "", str(error), ""])
 
 
 def alike(message: str, *particulars: str) -> str:

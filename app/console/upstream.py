@@ -7,28 +7,32 @@ from urllib.parse import urlencode
 import urllib3
 from pydantic import SecretStr
 
-from app.common.errors import LookingGlassError
+from app.common.errors import LookingGlassError, TransientError
 
 #: Seconds for a service to answer before its part of a page says that it is away.
-LOOK_SECONDS = 1.5
+LOOK_SECONDS = 1.25
 #: Seconds for what changes something, or counts much.
 WORK_SECONDS = 30
+
+#: Codes of what the console itself refuses, by status.
+CODES = {400: "bad_request", 404: "not_found", 409: "conflict", 503: "unavailable"}
 
 JSON = dict[str, Any]
 
 
-class AwayError(LookingGlassError):
+class AwayError(TransientError):
     """A part of the pipeline does not answer; the message says which, and how it failed."""
 
 
 class RefusedError(LookingGlassError):
     """A service answered that it will not; the message is the service's own."""
 
-    def __init__(self, message: str, status: int, answer: JSON) -> None:
+    def __init__(self, message: str, status: int, answer: JSON | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = status if 400 <= status < 500 else 503
         #: The whole answer, where it was JSON.
-        self.answer = answer
+        self.answer = answer or {}
+        self.code = str(self.answer.get("code") or CODES.get(self.status, "refused"))
 
 
 class Service:

@@ -2,12 +2,16 @@
 
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from app.common.openapi import operations
+from app.console.pages import create_app as console_app
+from app.console.parts import Parts
+from app.console.settings import ConsoleSettings
 from app.gpu.api import create_app as face_app
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
@@ -16,7 +20,7 @@ from infra.local.settings import LocalSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-SETTINGS = (WebhookSettings, WorkerSettings, FaceSettings, LocalSettings)
+SETTINGS = (WebhookSettings, WorkerSettings, FaceSettings, ConsoleSettings, LocalSettings)
 
 
 def documented_variables() -> dict[str, str]:
@@ -53,8 +57,10 @@ def endpoints(app: object) -> set[str]:
 
 def documented_endpoints(section: str) -> set[str]:
     part = README.split("## Endpoints")[1].split("## Settings")[0]
-    webhook, face = part.split("The face service, `:5001`")
-    return set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)`", webhook if section == "webhook" else face, re.M))
+    webhook, rest = part.split("The face service, `:5001`")
+    face, console = rest.split("The console, `:5003`")
+    text = {"webhook": webhook, "face": face, "console": console}[section]
+    return set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)`", text, re.M))
 
 
 def undescribed(app: Flask) -> set[str]:
@@ -74,6 +80,14 @@ def test_every_endpoint_of_the_webhook_is_documented(tmp_path: Path, monkeypatch
 def test_every_endpoint_of_the_face_service_is_documented() -> None:
     app = face_app(None, FaceSettings())  # type: ignore[arg-type]
     assert documented_endpoints("face") == endpoints(app)
+    assert undescribed(app) == set()
+
+
+def test_every_endpoint_of_the_console_is_documented() -> None:
+    settings = ConsoleSettings.model_validate({"console_token": "sixteen or more letters"})
+    with closing(Parts(settings)) as parts:
+        app = console_app(settings, parts)
+    assert documented_endpoints("console") == endpoints(app)
     assert undescribed(app) == set()
 
 
