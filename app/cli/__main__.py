@@ -19,11 +19,15 @@ from app.common.text import visible
 
 REFUSED, AWAY = 1, 3
 
+#: Columns of what is no terminal.
+WIDE = 10_000
+
 
 def main() -> int:
     """Run what was asked for; return the exit status."""
     arguments = parser().parse_args()
-    out = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    width = None if sys.stdout.isatty() else WIDE  # a program that reads a table wants a row a line
+    out = Terminal(highlight=False, markup=False, emoji=False, width=width)
     say = Terminal(stderr=True, highlight=False, markup=False, emoji=False)
     try:
         where = find(arguments.outputs, arguments.stack)

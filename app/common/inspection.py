@@ -74,6 +74,7 @@ def workers(connection: Redis) -> list[JSON]:
 
     A worker is `busy`, `idle`, `suspended`, or `silent` where signs of life are missing.
     """
+    rest = suspended(connection)
     prefix = Worker.redis_worker_namespace_prefix
     keys = sorted(as_text(key) for key in connection.smembers(Worker.redis_workers_keys))
     with connection.pipeline(transaction=False) as pipe:
@@ -89,7 +90,7 @@ def workers(connection: Redis) -> list[JSON]:
             pipe.hmget(Job.key_for(execution.job_id if execution else ""), "description", "origin")
         found = iter(pipe.execute())
         jobs = [_job(execution, _text(next(found)), next(found)) for execution in executions]
-    return [_worker(name, about, job) for (name, about, _), job in zip(seen, jobs, strict=True)]
+    return [_worker(name, about, job, rest=rest) for (name, about, _), job in zip(seen, jobs, strict=True)]
 
 
 def suspended(connection: Redis) -> bool:
@@ -140,12 +141,12 @@ def _job(execution: Execution | None, about: Mapping[str, str], job: Sequence[by
     }
 
 
-def _worker(name: str, about: Mapping[str, str], job: JSON | None) -> JSON:
+def _worker(name: str, about: Mapping[str, str], job: JSON | None, *, rest: bool) -> JSON:
     silent = _seconds_since(about["last_heartbeat"]) if "last_heartbeat" in about else 0.0
-    state = "silent" if silent > SILENT_AFTER else "busy" if job else about.get("state", "idle")
+    state = "silent" if silent > SILENT_AFTER else "busy" if job else "suspended" if rest else "idle"
     return {
         "name": name,
-        "state": state if state in ("busy", "suspended", "silent") else "idle",
+        "state": state,
         "queues": about.get("queues", "").split(","),
         "host": about.get("hostname", ""),
         "silent_s": silent,

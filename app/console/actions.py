@@ -170,7 +170,7 @@ ACTIONS = {
     "pause": Action(
         "Pause the workers",
         "Pause the workers?",
-        "Each finishes the job it has in hand and takes no more. Jobs stay on their queues, and uploads go on.",
+        "Within a second they take no more jobs; each finishes the one in hand. Jobs stay on their queues, uploads go on.",
         _pause,
     ),
     "resume": Action("Resume", "Let the workers go on?", "They take jobs again within a second.", _resume),
