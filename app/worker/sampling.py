@@ -1,0 +1,154 @@
+"""When the next frame of a video is looked at: a clock that goes on, and a budget spread over what is there."""
+
+from dataclasses import dataclass, field
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+#: Seconds that a timestamp may be ahead of the one before: ffmpeg's own limits. Beyond it the clock has started
+#: again, in streams that may do so (MPEG) and in all others.
+JUMP_IN_MPEG = 10.0
+JUMP = 30 * 3600.0
+#: Where packets have no decoding time, frames of B-pyramids come this many frames early.
+REORDERED = 16
+#: Seconds taken for a frame's, where nothing tells.
+A_FRAME = 0.04
+
+#: A video shorter than this many intervals is looked at this often all the same.
+LOOKS_AT_LEAST = 8
+#: Share of the budget kept for a video that turns out longer than expected.
+RESERVE = 0.1
+#: Share of the file that must have been read before it tells how long the video is.
+TELLING_SHARE = 0.02
+#: A stated duration is refuted when the video goes on by this share.
+OVERRUN = 1.02
+
+
+@dataclass(slots=True)
+class _Track:
+    """One stream's part of the clock, in seconds."""
+
+    offset: float
+    last: float | None = None
+    step: float = A_FRAME
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds since the video's start, of packets of all its streams, whatever their timestamps do.
+
+    Joined recordings, camera segments and streams that reconnected have timestamps that start again; time goes on.
+    """
+
+    #: Time of the latest frame of any stream.
+    latest: float = 0.0
+    #: How often a clock was seen to start again.
+    restarts: int = 0
+    #: What the timestamps of the present part of the file begin with, if it says so.
+    _origin: float | None = None
+    _may_jump: bool = False
+    _began: float = 0.0
+    _tracks: dict[int, _Track] = field(default_factory=dict)
+
+    def begin(self, origin: float | None, *, may_jump: bool) -> None:
+        """Another part of the file begins, after all that was read so far."""
+        self._origin, self._may_jump = origin, may_jump
+        if self._tracks:
+            self.restarts += 1
+            self._began = self.latest + A_FRAME
+        self._tracks = {}
+
+    def time(self, packet: "Packet[VideoStream]") -> float:
+        """Seconds from the start of the video at which this packet is shown."""
+        base = float(packet.time_base or 0)
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            track = self._tracks[packet.stream_index] = self._start(packet, base)
+        if stamp is None or base <= 0:
+            at = shown = (track.last + track.step) if track.last is not None else self._began
+        else:
+            at = self._going_on(track, stamp * base, exact=packet.dts is not None)
+            shown = at if packet.pts is None else packet.pts * base + track.offset
+        if track.last is not None and 0 < at - track.last <= JUMP_IN_MPEG:
+            track.step = at - track.last
+        track.last = at
+        self.latest = max(self.latest, shown)
+        return max(0.0, shown)
+
+    def _start(self, packet: "Packet[VideoStream]", base: float) -> _Track:
+        first = packet.pts if packet.pts is not None else packet.dts
+        if first is None:
+            return _Track(self._began)
+        origin = self._origin
+        # A part's origin is that of its sound too; one that is far from its pictures is none.
+        if origin is None or not -1 <= first * base - origin <= (JUMP_IN_MPEG if self._may_jump else JUMP):
+            origin = first * base
+        return _Track(self._began - origin)
+
+    def _going_on(self, track: _Track, stamp: float, *, exact: bool) -> float:
+        """The stamp's time, after the track's offset was mended if the stamps have started again."""
+        at = stamp + track.offset
+        if track.last is None:
+            return at
+        back = 0.0 if exact else max(1.0, REORDERED * track.step)
+        if -back <= at - track.last <= (JUMP_IN_MPEG if self._may_jump else JUMP):
+            return at
+        self.restarts += 1
+        track.offset += self.latest + track.step - at
+        return stamp + track.offset
+
+
+@dataclass(slots=True)
+class Budget:
+    """How far apart frames are looked at, so that the frames sent on are enough for the whole video.
+
+    A file's own word on its length is a hint, and so is the share of its bytes that was read so far; the shorter of
+    the two is believed until the video goes on beyond it.
+    """
+
+    interval_s: float
+    max_frames: int
+    #: Streams that share the budget.
+    streams: int = 1
+    looked: int = 0
+    #: Frames sent on; those that show nothing new cost no engine its time.
+    sent: int = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more may be sent on than the last frame of each stream."""
+        return self.sent >= max(1, self.max_frames - self.streams)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether not one more may be sent on."""
+        return self.sent >= self.max_frames
+
+    def spacing(self, time: float, *, latest: float, read: float, stated: float | None) -> float:
+        """Seconds from a look at `time` to the next; infinite when the budget is spent.
+
+        `latest` is how far the file was read, in seconds, `read` as a share of its bytes, `stated` its own word.
+        """
+        total = self._total(latest, read, stated)
+        if total is not None and total < LOOKS_AT_LEAST * self.interval_s:
+            close = max(total, self.interval_s) / LOOKS_AT_LEAST
+        else:
+            close = self.interval_s
+        return max(close, self._thin(time, total))
+
+    def _total(self, time: float, read: float, stated: float | None) -> float | None:
+        by_bytes = time / read if time > 0 and read >= TELLING_SHARE else None
+        if stated is not None and time > stated * OVERRUN + 1:
+            stated = None
+        return min((total for total in (by_bytes, stated) if total is not None), default=None)
+
+    def _thin(self, time: float, total: float | None) -> float:
+        if self.spent:
+            return float("inf")
+        new = (self.sent + 1) / (self.looked + 1)
+        planned = self.max_frames - max(self.streams, round(RESERVE * self.max_frames)) - self.sent
+        if planned >= 0:
+            return max(0.0, (total or 0.0) - time) * self.streams * min(1.0, new) / (planned + 1)
+        # The reserve lasts for as many times what has passed as there are frames in it.
+        return time * self.streams / (self.max_frames - self.sent)
