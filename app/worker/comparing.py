@@ -15,6 +15,11 @@ LEAST_CHANGE = 4.0
 MOST_CHANGE = 10.0
 NOISES = 3.0
 
+#: A frame that is sharper than the one before by this factor, in the energy of its finest detail, shows more.
+SHARPER = 1.25
+#: Energy, in squared grey levels, that tells nothing: that of noise.
+NO_DETAIL = 4.0
+
 #: A frame whose blocks differ by less than this, in grey levels, is of one colour: black, white or empty.
 BLANK_RANGE = 12
 
@@ -34,11 +39,11 @@ def is_blank(one: Thumbnail) -> bool:
     return int(one.max()) - int(one.min()) < BLANK_RANGE
 
 
-def shows_the_same(one: Thumbnail, other: Thumbnail) -> bool:
-    """Whether no face can have come, gone or moved between two frames."""
-    if one.shape != other.shape:
+def shows_the_same(one: Thumbnail, before: Thumbnail) -> bool:
+    """Whether no face can have come, gone, moved or become clearer since the frame before."""
+    if one.shape != before.shape or _detail(one) > SHARPER * _detail(before) + NO_DETAIL:
         return False
-    difference = (one - other).astype(np.float32)
+    difference = (one - before).astype(np.float32)
     changed = _means(np.abs(difference - np.median(difference)))
     bound = min(LEAST_CHANGE + NOISES * float(np.median(changed)), MOST_CHANGE)
     return float(changed.max()) < bound
@@ -47,3 +52,9 @@ def shows_the_same(one: Thumbnail, other: Thumbnail) -> bool:
 def _means(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Means over all squares of `CHANGED` × `CHANGED`."""
     return np.asarray(np.lib.stride_tricks.sliding_window_view(values, (CHANGED, CHANGED)).mean((2, 3)))
+
+
+def _detail(one: Thumbnail) -> float:
+    """Energy of what differs from block to block."""
+    inner = 4 * one[1:-1, 1:-1] - one[:-2, 1:-1] - one[2:, 1:-1] - one[1:-1, :-2] - one[1:-1, 2:]
+    return float(np.mean(inner.astype(np.float32) ** 2))

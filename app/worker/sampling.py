@@ -11,6 +11,8 @@ JUMP_IN_MPEG = 10.0
 JUMP = 30 * 3600.0
 #: Where packets have no decoding time, frames of B-pyramids come this many frames early.
 REORDERED = 16
+#: Seconds by which times of decoding may go back in files that were written carelessly.
+A_WOBBLE = 0.1
 #: Seconds taken for a frame's, where nothing tells.
 A_FRAME = 0.04
 
@@ -29,7 +31,9 @@ class _Track:
     """One stream's part of the clock, in seconds."""
 
     offset: float
-    last: float | None = None
+    #: Times of the last packet, shown and decoded, as far as they were given.
+    shown: float | None = None
+    decoded: float | None = None
     step: float = A_FRAME
 
 
@@ -61,18 +65,22 @@ class Clock:
     def time(self, packet: "Packet[VideoStream]") -> float:
         """Seconds from the start of the video at which this packet is shown."""
         base = float(packet.time_base or 0)
-        stamp = packet.dts if packet.dts is not None else packet.pts
         track = self._tracks.get(packet.stream_index)
         if track is None:
             track = self._tracks[packet.stream_index] = self._start(packet, base)
-        if stamp is None or base <= 0:
-            at = shown = (track.last + track.step) if track.last is not None else self._began
+        pts = None if packet.pts is None else packet.pts * base
+        dts = None if packet.dts is None else packet.dts * base
+        self._mend(track, pts, dts)
+        if pts is None and dts is None:
+            shown = self._began if track.shown is None else track.shown + track.step
         else:
-            at = self._going_on(track, stamp * base, exact=packet.dts is not None)
-            shown = at if packet.pts is None else packet.pts * base + track.offset
-        if track.last is not None and 0 < at - track.last <= JUMP_IN_MPEG:
-            track.step = at - track.last
-        track.last = at
+            shown = (pts if pts is not None else dts or 0.0) + track.offset
+        decoded = None if dts is None else dts + track.offset
+        before, now = (track.decoded, decoded) if decoded is not None else (track.shown, shown)
+        if before is not None and now is not None and 0 < now - before <= JUMP_IN_MPEG:
+            track.step = now - before
+        track.shown = shown
+        track.decoded = decoded if decoded is not None else track.decoded
         self.latest = max(self.latest, shown)
         return max(0.0, shown)
 
@@ -86,17 +94,17 @@ class Clock:
             origin = first * base
         return _Track(self._began - origin)
 
-    def _going_on(self, track: _Track, stamp: float, *, exact: bool) -> float:
-        """The stamp's time, after the track's offset was mended if the stamps have started again."""
+    def _mend(self, track: _Track, pts: float | None, dts: float | None) -> None:
+        """Move the track's offset if the stamps have started again. Times of decoding never go back by themselves."""
+        stamp, last, back = pts, track.shown, max(1.0, REORDERED * track.step)
+        if dts is not None:
+            stamp, last, back = dts, track.decoded, A_WOBBLE
+        if stamp is None or last is None:
+            return
         at = stamp + track.offset
-        if track.last is None:
-            return at
-        back = 0.0 if exact else max(1.0, REORDERED * track.step)
-        if -back <= at - track.last <= (JUMP_IN_MPEG if self._may_jump else JUMP):
-            return at
-        self.restarts += 1
-        track.offset += self.latest + track.step - at
-        return stamp + track.offset
+        if not -back <= at - last <= (JUMP_IN_MPEG if self._may_jump else JUMP):
+            self.restarts += 1
+            track.offset += self.latest + track.step - at
 
 
 @dataclass(slots=True)
