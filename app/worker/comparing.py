@@ -14,6 +14,8 @@ CHANGED = 3
 LEAST_CHANGE = 4.0
 MOST_CHANGE = 10.0
 NOISES = 3.0
+#: Grey levels by which light flickers; more is a light that was switched.
+MOST_FLICKER = 16.0
 
 #: A frame that is sharper than the one before by this factor, in the energy of its finest detail, shows more.
 SHARPER = 1.25
@@ -44,7 +46,10 @@ def shows_the_same(one: Thumbnail, before: Thumbnail) -> bool:
     if one.shape != before.shape or _detail(one) > SHARPER * _detail(before) + NO_DETAIL:
         return False
     difference = (one - before).astype(np.float32)
-    changed = _means(np.abs(difference - np.median(difference)))
+    light = float(np.median(difference))
+    changed = _means(np.abs(difference - light))
+    if abs(light) > MOST_FLICKER:
+        return False
     bound = min(LEAST_CHANGE + NOISES * float(np.median(changed)), MOST_CHANGE)
     return float(changed.max()) < bound
 

@@ -6,7 +6,6 @@ when the decoder says so of what came out: marks of containers are often untrue,
 packet is decoded. What waits is kept from the last true key frame on, so nothing is lost by the discovery.
 """
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,8 +69,10 @@ class StreamSampler:
         #: A key frame that may be the one to look at.
         self._candidate: _Waiting | None = None
         self._skip_unreferenced = True
-        self._spacing = 0.0
-        self._due = float("-inf")
+        #: Seconds from one look to the next.
+        self.spacing_s = 0.0
+        #: What the next look is counted from: the last one, or where on the grid it should have been.
+        self._base = float("-inf")
         self._first: float | None = None
         self._newest = 0.0
         self._count = 0
@@ -84,9 +85,14 @@ class StreamSampler:
         """Seconds from one frame to the next, on average."""
         return (self._newest - (self._first or 0.0)) / max(1, self._count)
 
+    @property
+    def looked_s(self) -> float:
+        """The time of the last look, and 0 before there was one."""
+        return max(0.0, self._looked)
+
     def wait(self, seconds: float) -> None:
-        """Look again so many seconds after the present look."""
-        self._spacing = seconds
+        """Look again so many seconds after the present or the last look."""
+        self.spacing_s = seconds
 
     def push(self, packet: "Packet[VideoStream]", time: float) -> Iterator[Look]:
         """Take the next packet, shown at `time`; give what is due."""
@@ -121,8 +127,12 @@ class StreamSampler:
             yield from self._look(*self._last)
 
     @property
+    def _due(self) -> float:
+        return self._base + self.spacing_s
+
+    @property
     def _slack(self) -> float:
-        return KEY_FRAME_SLACK * self._spacing if self._spacing < float("inf") else 0.0
+        return KEY_FRAME_SLACK * self.spacing_s if self.spacing_s < float("inf") else 0.0
 
     def _is_due(self, time: float) -> bool:
         # The part is for times that are those of looks but for a rounding error.
@@ -159,7 +169,7 @@ class StreamSampler:
         if candidate.time >= self._due - self._slack:
             self._last = candidate.time, frames[0]
             yield from self._look(*self._last)
-            self._due = candidate.time + self._spacing
+            self._base = candidate.time
 
     def _relieve(self) -> Iterator[Look]:
         """Too much waits: begin at the last key frame, or decode."""
@@ -205,22 +215,20 @@ class StreamSampler:
                 yield from self._look(time, frame)
 
     def _look(self, time: float, frame: VideoFrame | None) -> Iterator[Look]:
+        due = self._due
         yield Look(time, frame)
         self._looked = time
-        self._due = time + self._spacing if self._due == float("-inf") else self._on_grid(time)
-
-    def _on_grid(self, time: float) -> float:
-        """When the next look is due, so that frames that come late do not thin the sampling."""
-        if not 0 < self._spacing < float("inf"):
-            return time + self._spacing
-        return self._due + (math.floor((time - self._due) / self._spacing + 0.001) + 1) * self._spacing
+        self._base = time
+        if 0 < self.spacing_s < float("inf") and due > float("-inf"):
+            # On a grid, so that frames that come late do not thin the sampling.
+            self._base -= max(0.0, time - due) % self.spacing_s
 
     def _economise(self, time: float) -> None:
         """Leave frames undecoded that no other refers to, while there are enough others."""
         came = self._last[0] if self._last else time
-        if time - came > self._spacing + 2 * ENOUGH_TO_SKIP * self.frame_s:
+        if time - came > self.spacing_s + 2 * ENOUGH_TO_SKIP * self.frame_s:
             self._skip_unreferenced = False  # too little comes out
-        many = self._spacing >= ENOUGH_TO_SKIP * self.frame_s
+        many = self.spacing_s >= ENOUGH_TO_SKIP * self.frame_s
         self._context.skip_frame = "NONREF" if many and self._skip_unreferenced else "DEFAULT"
 
     def _alone(self, packet: "Packet[VideoStream]") -> list[VideoFrame]:

@@ -23,6 +23,9 @@ from app.worker.decoding import Look, StreamSampler
 from app.worker.sampling import Budget, Clock
 from app.worker.streams import DECODER, clock_may_jump, moving_pictures, next_part, opened, why_not
 
+#: Looks are said to be thinner than asked for, from this factor on.
+THINNER = 1.2
+
 #: Parts joined end to end that are read at most.
 MOST_PARTS = 1000
 
@@ -63,7 +66,7 @@ class Report:
     #: What the file says its length is, and what it turned out to be.
     stated_s: float | None = None
     duration_s: float | None = None
-    #: The widest distance of two frames that were looked at, as planned.
+    #: The longest time between two looks at one stream, as planned.
     interval_s: float = 0.0
     sampled: int = 0
     #: Frames sent on, of one colour, and the same as the one before: together those sampled.
@@ -197,7 +200,8 @@ class Video:
         while failures < packet_limit(self.report):
             try:
                 packet = next(packets, None)
-            except av.error.EOFError:
+            except (av.error.EOFError, IndexError):
+                # PyAV raises IndexError for a stream that was not there when the file was opened: the next part's.
                 return
             except av.error.FFmpegError:
                 self.report.damaged_packets += 1
@@ -235,6 +239,7 @@ class _Watched:
         self._video, self._stream = video, stream
         self._sampler = StreamSampler(stream, video.sampling.max_pixels)
         self._report = video.report.streams[stream.index]
+        self._looked = 0.0
         #: What was sent on last; None after a frame of one colour.
         self._shown: Thumbnail | None = None
         #: Seconds to the next look, while frames are of one colour.
@@ -243,7 +248,10 @@ class _Watched:
     def push(self, packet: "Packet[VideoStream]") -> Iterator[Frame]:
         """Take a packet; give the frames that are due."""
         if self._sampler.damaged <= packet_limit(self._video.report):
-            yield from self._see(self._sampler.push(packet, self._video.clock.time(packet)))
+            time = self._video.clock.time(packet)
+            if not self._blank_step:
+                self._sampler.wait(self._video.spacing(self._sampler.looked_s))
+            yield from self._see(self._sampler.push(packet, time))
 
     def finish(self) -> Iterator[Frame]:
         """Give what is left: the video's end is looked at, whatever was spent."""
@@ -254,6 +262,7 @@ class _Watched:
     def _see(self, looks: Iterator[Look]) -> Iterator[Frame]:
         for look in looks:
             report, budget = self._video.report, self._video.budget
+            self._report_distance(look.time_s)
             if budget.used_up:
                 self._sampler.wait(float("inf"))
                 continue
@@ -283,6 +292,13 @@ class _Watched:
                 budget.sent += 1
                 yield self._upright(look.time_s, look.frame)
             self._sampler.wait(self._video.spacing(look.time_s))
+
+    def _report_distance(self, time: float) -> None:
+        """Say how far apart the looks are, and whether the budget is why."""
+        distance, report = min(time - self._looked, self._sampler.spacing_s), self._video.report
+        self._looked = time
+        report.interval_s = max(report.interval_s, distance)
+        report.thinned |= distance > THINNER * self._video.sampling.interval_s
 
     def _until_something_shows(self, time: float) -> float:
         """From one frame to the next at first, then further and further."""

@@ -13,15 +13,17 @@ JUMP = 30 * 3600.0
 REORDERED = 16
 #: Seconds by which times of decoding may go back in files that were written carelessly.
 A_WOBBLE = 0.1
+#: Where a clock may start again, a stream that begins this many seconds behind the others is of a later part.
+LATE_STREAM = 1.0
 #: Seconds taken for a frame's, where nothing tells.
 A_FRAME = 0.04
 
 #: A video shorter than this many intervals is looked at this often all the same.
 LOOKS_AT_LEAST = 8
-#: Share of the budget kept for a video that turns out longer than expected.
-RESERVE = 0.1
+#: Share of the frames left that is planned with, at any time: the rest is for a video that turns out longer.
+PLANNED = 0.9
 #: Share of the file that must have been read before it tells how long the video is.
-TELLING_SHARE = 0.02
+TELLING_SHARE = 0.005
 #: A stated duration is refuted when the video goes on by this share.
 OVERRUN = 1.02
 
@@ -92,6 +94,9 @@ class Clock:
         # A part's origin is that of its sound too; one that is far from its pictures is none.
         if origin is None or not -1 <= first * base - origin <= (JUMP_IN_MPEG if self._may_jump else JUMP):
             origin = first * base
+        if self._may_jump and first * base - origin + self._began < self.latest - LATE_STREAM:
+            self.restarts += 1
+            return _Track(self.latest + A_FRAME - first * base)
         return _Track(self._began - origin)
 
     def _mend(self, track: _Track, pts: float | None, dts: float | None) -> None:
@@ -137,26 +142,25 @@ class Budget:
         """Seconds from a look at `time` to the next; infinite when the budget is spent.
 
         `latest` is how far the file was read, in seconds, `read` as a share of its bytes, `stated` its own word.
+        What is known grows with every packet, so ask again until the time has come.
         """
-        total = self._total(latest, read, stated)
-        if total is not None and total < LOOKS_AT_LEAST * self.interval_s:
-            close = max(total, self.interval_s) / LOOKS_AT_LEAST
-        else:
-            close = self.interval_s
-        return max(close, self._thin(time, total))
-
-    def _total(self, time: float, read: float, stated: float | None) -> float | None:
-        by_bytes = time / read if time > 0 and read >= TELLING_SHARE else None
-        if stated is not None and time > stated * OVERRUN + 1:
-            stated = None
-        return min((total for total in (by_bytes, stated) if total is not None), default=None)
-
-    def _thin(self, time: float, total: float | None) -> float:
         if self.spent:
             return float("inf")
-        new = (self.sent + 1) / (self.looked + 1)
-        planned = self.max_frames - max(self.streams, round(RESERVE * self.max_frames)) - self.sent
-        if planned >= 0:
-            return max(0.0, (total or 0.0) - time) * self.streams * min(1.0, new) / (planned + 1)
-        # The reserve lasts for as many times what has passed as there are frames in it.
-        return time * self.streams / (self.max_frames - self.sent)
+        by_bytes = latest / read if latest > 0 and read >= TELLING_SHARE else None
+        if stated is not None and latest > stated * OVERRUN + 1:
+            stated = None
+        total = min((hint for hint in (by_bytes, stated) if hint is not None), default=None)
+        close = self.interval_s
+        if total is not None and total < LOOKS_AT_LEAST * self.interval_s:
+            close = max(total, self.interval_s) / LOOKS_AT_LEAST
+        thin = 0.0 if total is None else self._spread(total - time, PLANNED)
+        if by_bytes is None or (stated is not None and by_bytes < stated / 2):
+            # Nobody knows how long it is: what is left lasts for as many times what has passed as it has frames.
+            thin = max(thin, min(self._spread(time, 1.0), self._spread((stated or float("inf")) - time, PLANNED)))
+        return max(close, thin)
+
+    def _spread(self, seconds: float, share: float) -> float:
+        """Distance of looks with which so many seconds take a share of the frames that are left."""
+        left = share * max(0, self.max_frames - self.streams - self.sent)
+        new = min(1.0, (self.sent + 1) / (self.looked + 1))
+        return max(0.0, seconds) * self.streams * new / (left + 1)
