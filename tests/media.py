@@ -4,7 +4,7 @@ import io
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -126,3 +126,55 @@ def png_bomb(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     rows = zlib.compress(b"\0" * (side // 8 + 1) * 64, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def streams(
+    *lanes: Iterable[Image.Image],
+    fps: int = 10,
+    container: str = "mp4",
+    codec: str = "libx264",
+    rotations: Sequence[int] = (),
+) -> bytes:
+    """A file with several streams of pictures, side by side in time."""
+    with tempfile.NamedTemporaryFile(suffix=".video") as file, av.open(file.name, "w", format=container) as output:
+        iterators, encoders = [iter(lane) for lane in lanes], []
+        first = [next(lane) for lane in iterators]
+        for number, picture in enumerate(first):
+            stream: Any = output.add_stream(codec, rate=fps)
+            stream.width, stream.height = picture.size
+            stream.pix_fmt = "yuv420p"
+            if rotations and rotations[number]:
+                stream.set_display_rotation(rotations[number])
+            encoders.append(stream)
+        for number, picture in enumerate(first):
+            output.mux(encoders[number].encode(_frame(picture)))
+        live = set(range(len(iterators)))
+        while live:
+            for number in sorted(live):
+                picture = next(iterators[number], None)  # type: ignore[assignment]
+                if picture is None:
+                    live.discard(number)
+                else:
+                    output.mux(encoders[number].encode(_frame(picture)))
+        for stream in encoders:
+            output.mux(stream.encode(None))
+        output.close()
+        return file.read()
+
+
+def repacked(data: bytes, container: str, change: Callable[[Any], Iterable[Any]], *, empty_ok: bool = False) -> bytes:
+    """A video's packets, changed one by one, in a container that may be another."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is None:
+                continue
+            for one in change(packet):
+                one.stream = stream
+                output.mux(one)
+    return buffer.getvalue()
+
+
+def _frame(picture: Image.Image) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
