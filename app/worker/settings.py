@@ -21,7 +21,8 @@ class WorkerSettings(JobSettings):
     minio_password: SecretStr = SecretStr("minioadmin")
     #: Given, because a user who may only read objects may not look it up.
     minio_region: str = "us-east-1"
-    gpu_worker_url: str = Field("http://localhost:5001", pattern=r"^https?://")
+    #: One face service or several, separated by commas; each name may stand for several addresses.
+    gpu_worker_url: str = Field("http://localhost:5001", pattern=r"^https?://[^,\s]+(,\s*https?://[^,\s]+)*$")
     gpu_worker_token: SecretStr | None = None
     worker_name: str = Field("worker", min_length=1)
     #: Queues served, in order of precedence.
