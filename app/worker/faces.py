@@ -97,7 +97,8 @@ class FaceClient:
         if time.monotonic() - self._looked > LOOK_INTERVAL or not self._looked:
             self._looked = time.monotonic()
             try:
-                self._analysis_s = float(self._ask_any("GET", "/health")[1].get("analysis_timeout_s", self._analysis_s))
+                health = self._ask_any("GET", "/health", answer_s=CONNECT_S)[1]
+                self._analysis_s = float(health.get("analysis_timeout_s", self._analysis_s))
             except LookingGlassError:
                 pass  # the call that this is for says so
         return max(ANSWER_S, self._analysis_s + TURN_S)
@@ -237,7 +238,9 @@ class FaceClient:
             time.sleep(wait * random.uniform(0.5, 1))  # not all who wait at once
             wait = min(2 * wait, LONGEST_WAIT_S)
 
-    def _ask_any(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> tuple[int, JSON]:
+    def _ask_any(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", *, answer_s: float = ANSWER_S
+    ) -> tuple[int, JSON]:
         """The answer of the first face service that is there and has room; else the last of the others'.
 
         Raises:
@@ -245,7 +248,7 @@ class FaceClient:
         """
         headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
         timeout = urllib3.Timeout(
-            connect=SEND_S if body else CONNECT_S, read=self.answer_s() if body else ANSWER_S
+            connect=SEND_S if body else CONNECT_S, read=self.answer_s() if body else answer_s
         )
         refused: tuple[int, JSON] | None = None
         failure: Exception | None = None
