@@ -32,13 +32,15 @@ NO_LIMIT = 2**53
 #: queue's list, RPUSH or LPUSH, the number of its fields and these. Answers with the number of jobs waiting where no
 #: more may, else with the state of each job, as it was found or is now.
 _ENQUEUE = """
-if ARGV[2] == 'hint' then redis.call('SET', KEYS[1], ARGV[1], 'NX')
-elseif ARGV[2] == 'durable' then redis.call('DEL', KEYS[1]) end
+local function note()
+  if ARGV[2] == 'hint' then redis.call('SET', KEYS[1], ARGV[1], 'NX')
+  elseif ARGV[2] == 'durable' then redis.call('DEL', KEYS[1]) end
+end
 local waiting, queues = 0, tonumber(ARGV[4])
 for n = 1, queues do
   waiting = waiting + redis.call('LLEN', KEYS[1 + 2 * n]) + redis.call('ZCARD', KEYS[2 + 2 * n])
 end
-if waiting >= tonumber(ARGV[3]) then return waiting end
+if waiting >= tonumber(ARGV[3]) then note() return waiting end
 local states, at = {}, 5
 while at <= #ARGV do
   local job, id, list, push, size = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
@@ -51,6 +53,7 @@ while at <= #ARGV do
   states[#states + 1] = known or ''
   at = at + 5 + size
 end
+note() -- last: a script of which one write is done is not refused by a full Redis any more
 return states
 """
 
