@@ -32,6 +32,9 @@ FUNCTIONS = frozenset(
     )
 )
 
+#: Redis hash that counts, by queue, the jobs that named another function.
+REFUSED_JOBS = "lookingglass:refused_jobs"
+
 #: Redis hash with the figures of the last comparison of buckets and index: `ended_at`, `seconds`, `differences`.
 RECONCILE_FIGURES = "lookingglass:reconcile"
 
