@@ -30,7 +30,15 @@ from app.worker.addresses import Address, Addresses
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectChangedError, ObjectVersion
 
-__all__ = ["BusyError", "EngineCrashedError", "FaceClient", "FaceServiceError", "FoundFace", "Model", "ModelChangedError"]
+__all__ = [
+    "BusyError",
+    "EngineCrashedError",
+    "FaceClient",
+    "FaceServiceError",
+    "FoundFace",
+    "Model",
+    "ModelChangedError",
+]
 
 #: Seconds to connect, and to send a picture: urllib3 sends it under the limit for connecting, and a picture is read
 #: only when it is its turn.
@@ -89,7 +97,8 @@ class FaceClient:
         self._model_id: str | None = None
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        self._analysis_s = 0.0
+        #: Seconds that the face service gives an analysis; 0 until it was asked.
+        self.analysis_s = 0.0
         self._looked = 0.0
 
     def answer_s(self) -> float:
@@ -98,10 +107,10 @@ class FaceClient:
             self._looked = time.monotonic()
             try:
                 health = self._ask_any("GET", "/health", answer_s=CONNECT_S)[1]
-                self._analysis_s = float(health.get("analysis_timeout_s", self._analysis_s))
+                self.analysis_s = float(health.get("analysis_timeout_s", self.analysis_s))
             except LookingGlassError:
                 pass  # the call that this is for says so
-        return max(ANSWER_S, self._analysis_s + TURN_S)
+        return max(ANSWER_S, self.analysis_s + TURN_S)
 
     def model(self) -> Model:
         """What the face service runs now."""
@@ -130,9 +139,7 @@ class FaceClient:
                 **({"version_id": version.version_id} if version.version_id else {}),
             }
         )
-        return self._call(
-            "PUT", f"{_path(version)}?{query}", data, "application/octet-stream", patience=PATIENCE_S
-        )
+        return self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream", patience=PATIENCE_S)
 
     def put_faces(self, version: ObjectVersion, model_id: str, faces: list[JSON], **more: Any) -> JSON:
         """Have faces indexed that are known already; return the item record."""
@@ -208,7 +215,9 @@ class FaceClient:
 
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
         members = {name: getattr(version, name) for name in ("etag", "size", "version_id", "last_modified")}
-        item: JSON = self._call("PUT", _path(version), pack({**members, **known}), MSGPACK, patience=PATIENCE_S)["item"]
+        item: JSON = self._call("PUT", _path(version), pack({**members, **known}), MSGPACK, patience=PATIENCE_S)[
+            "item"
+        ]
         return item
 
     def _call(
@@ -235,7 +244,7 @@ class FaceClient:
                 return answer
             if status != 503 or time.monotonic() + wait > until:
                 raise _error(status, answer)
-            time.sleep(wait * random.uniform(0.5, 1))  # not all who wait at once
+            time.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - not all who wait come back at once
             wait = min(2 * wait, LONGEST_WAIT_S)
 
     def _ask_any(
@@ -247,9 +256,7 @@ class FaceClient:
             TransientError: none is there.
         """
         headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
-        timeout = urllib3.Timeout(
-            connect=SEND_S if body else CONNECT_S, read=self.answer_s() if body else answer_s
-        )
+        timeout = urllib3.Timeout(connect=SEND_S if body else CONNECT_S, read=self.answer_s() if body else answer_s)
         refused: tuple[int, JSON] | None = None
         failure: Exception | None = None
         for address, pool in self._addresses.in_turn():

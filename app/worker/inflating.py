@@ -23,7 +23,7 @@ PIECE_BYTES = 2**18
 
 
 def how_compressed(head: bytes, encoding: str) -> str | None:
-    """How an object's bytes are compressed, from the first of them and from its Content-Encoding; None: not at all."""
+    """How an object is compressed, from its first bytes and its Content-Encoding; None: not at all."""
     said = {part.strip().lower() for part in encoding.split(",")}
     if sniff(head) not in (Kind.UNKNOWN, Kind.EMPTY):
         return None

@@ -26,6 +26,7 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.queue import Queue as BaseQueue
 from rq.scheduler import RQScheduler
+from rq.utils import now
 from rq.worker import WorkerStatus
 
 from app.common.jobs import FUNCTIONS, REFUSED_JOBS
@@ -126,12 +127,16 @@ class ReliableQueue(Queue):
         keys = [key for name in by_key for key in (name, IntermediateQueue.get_intermediate_queue_key(name))]
         while found := connection.register_script(_TAKE)(keys, [Job.key_for("")]):
             key, identifier, pairs = found[0].decode(), found[1].decode(), found[2]
-            if not pairs:  # it is not there any more; its place in the list is cleared with others
+            queue = by_key[key]
+            try:
+                job = GuardedJob(identifier, connection=connection, serializer=queue.serializer)
+                job.restore(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+            except Exception as error:
+                if pairs:  # else it is not there any more
+                    log.error("Refused job %s of %s: it cannot be read: %s", identifier, queue.name, error)
+                    connection.hincrby(REFUSED_JOBS, queue.name, 1)
                 connection.lrem(IntermediateQueue.get_intermediate_queue_key(key), 1, identifier)
                 continue
-            queue = by_key[key]
-            job = queue.job_class(identifier, connection=connection, serializer=queue.serializer)
-            job.restore(dict(zip(pairs[::2], pairs[1::2], strict=True)))
             return job, queue
         return None
 
@@ -156,9 +161,10 @@ class ReliableWorker(Worker):
     #: Address space of a job's own process, in bytes.
     job_memory = resource.RLIM_INFINITY
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, log_job_description=False, **options)
-        self.push_exc_handler(_count_death)
+    def __init__(self, queues: Iterable[str], *args: Any, **options: Any) -> None:
+        super().__init__(queues, *args, **options)  # type: ignore[arg-type]
+        self.log_job_description = False
+        self.push_exc_handler(_count_death)  # type: ignore[no-untyped-call]
         self._last_sign = 0.0
         self._last_look = 0.0
 
@@ -228,10 +234,10 @@ class ReliableWorker(Worker):
 
     def handle_execution_ended(self, job: Job, queue: BaseQueue, heartbeat_ttl: int) -> None:  # noqa: ARG002
         """Note when; what is written next says it to Redis."""
-        job.ended_at = _now()
+        job.ended_at = now()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Remember the state, and tell it; that nothing is done for a moment between two jobs is not worth telling."""
+        """Remember the state, and tell it, but not that nothing is done for a moment between two jobs."""
         if state == WorkerStatus.IDLE and pipeline is None:
             self._state = state
         else:
@@ -262,7 +268,7 @@ class ReliableWorker(Worker):
     def check_for_suspension(self, burst: bool) -> None:
         """Wait while workers are suspended; looked at now and then."""
         if time.monotonic() - self._last_look >= SUSPENSION_INTERVAL:
-            super().check_for_suspension(burst)  # type: ignore[no-untyped-call]
+            super().check_for_suspension(burst)
             self._last_look = time.monotonic()
 
     @contextmanager
@@ -300,7 +306,7 @@ class ReliableWorker(Worker):
 
 
 def _count_death(job: Job, kind: type[BaseException], *_: Any) -> None:
-    """Called for each job that raised, and for each that a worker left when it died: that is the object's doing too."""
+    """Called for each job that raised, or was left by a worker that died: that may be the object's doing too."""
     if kind is AbandonedJobError:
         _add_death(job)
 
