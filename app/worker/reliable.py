@@ -224,7 +224,9 @@ class ReliableWorker(Worker):
             self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
             job.prepare_for_execution(self.name, pipeline=pipeline)
             pipeline.persist(job.key)
-            pipeline.lrem(IntermediateQueue.get_intermediate_queue_key(Queue(job.origin).key), 1, job.id)
+            pipeline.lrem(
+                IntermediateQueue.get_intermediate_queue_key(Queue(job.origin, self.connection).key), 1, job.id
+            )
             pipeline.execute()
         self.executions[execution.id] = execution
         return execution
