@@ -8,13 +8,20 @@ from typing import Any, TypeVar
 
 from flask import Flask
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
+
+from app.common.version import VERSION
 
 JSON = "application/json"
 #: Schema of a body of bytes.
 BYTES: Mapping[str, Any] = {"type": "string", "format": "binary"}
 
-#: What every JSON answer has at least.
-ANSWER = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
+#: What every error is answered with; some say more.
+ERROR = {
+    "type": "object",
+    "required": ["status", "code", "error"],
+    "properties": {"status": {"const": "error"}, "code": {"type": "string"}, "error": {"type": "string"}},
+}
 
 Schema = type[BaseModel] | Mapping[str, Any]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -31,6 +38,8 @@ class Operation:
     body: Mapping[str, Schema] = field(default_factory=dict)
     #: Schemas of query parameters, by name.
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: What is answered with 200, where that is JSON.
+    answer: Schema = field(default_factory=dict)
     #: Media type of an answer of 200.
     media_type: str = JSON
     #: Whether it is answered without a token.
@@ -62,7 +71,7 @@ def is_open(app: Flask, endpoint: str | None) -> bool:
 def document(app: Flask, title: str) -> dict[str, Any]:
     """The description of the whole application, as OpenAPI 3.1."""
     paths: dict[str, dict[str, Any]] = {}
-    schemas: dict[str, Any] = {"Answer": ANSWER}
+    schemas: dict[str, Any] = {"Error": ERROR}
     described_by = operations(app)
     for rule in app.url_map.iter_rules():
         if operation := described_by.get(rule.endpoint):
@@ -71,7 +80,7 @@ def document(app: Flask, title: str) -> dict[str, Any]:
                 paths.setdefault(path, {})[method.lower()] = _operation(operation, sorted(rule.arguments), schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": "1"},
+        "info": {"title": title, "version": VERSION},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
@@ -85,11 +94,9 @@ def _operation(operation: Operation, in_path: list[str], schemas: dict[str, Any]
     parameters += [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in operation.query.items()]
     described: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": {}}
     for status in (*operation.answers, *(() if operation.open else (401,))):
-        media_type = operation.media_type if status == 200 else JSON
-        schema = {"$ref": "#/components/schemas/Answer"} if media_type == JSON else {"type": "string"}
         described["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {media_type: {"schema": schema}},
+            "content": _answer(operation, schemas) if status == 200 else _ERROR,
         }
     if operation.body:
         content = {media_type: {"schema": _schema(body, schemas)} for media_type, body in operation.body.items()}
@@ -99,10 +106,18 @@ def _operation(operation: Operation, in_path: list[str], schemas: dict[str, Any]
     return described
 
 
-def _schema(body: Schema, schemas: dict[str, Any]) -> dict[str, Any]:
+_ERROR = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+
+
+def _answer(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    schema = _schema(operation.answer, schemas, "serialization") if operation.answer else {"type": "string"}
+    return {operation.media_type: {"schema": schema}}
+
+
+def _schema(body: Schema, schemas: dict[str, Any], mode: JsonSchemaMode = "validation") -> dict[str, Any]:
     if isinstance(body, Mapping):
         return dict(body)
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}", mode=mode)
     schemas.update(schema.pop("$defs", {}))
     schemas[body.__name__] = schema
     return {"$ref": f"#/components/schemas/{body.__name__}"}

@@ -1,21 +1,30 @@
-"""gunicorn, started from code with settings that were checked first, and guarded against slow clients."""
+"""waitress, started from code: a request costs a thread only when all of it has come.
 
-import errno
-import selectors
+Until then a client costs a connection and, where its token is right, the memory of its body. All three are bounded:
+the seconds for a head and for a body, the connections, and the bytes of all bodies under way together. A body that
+is not wanted (no token, too large, no room) is read out and dropped, so that its sender gets the answer.
+"""
+
+import json
+import logging
+import resource
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from types import FrameType
+from typing import Any
 
-from flask import Flask
-from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+from waitress.utilities import Error
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from app.common.web import Service, error_body
 
 #: Seconds an idle connection is kept: more than the 3 s between MinIO's polls of its queue.
 KEEP_ALIVE = 15
@@ -28,103 +37,301 @@ READ_OUT_SECONDS = 5
 #: Bytes of a body nobody wanted that are read all the same.
 MOST_DISCARDED = 64 * 2**20
 
+#: Bytes of a request's head: a key of 1,024 bytes takes 3,072 in a path.
+MAX_HEAD_BYTES = 16384
 
-class PlainLogger(Logger):  # type: ignore[misc]
-    """Leaves gunicorn's messages to the handlers of `app.common.logs`."""
+#: Connections held at once, where the process may open as many files, and files left for everything else.
+MOST_CONNECTIONS = 4000
+OTHER_FILES = 200
 
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        for logger in (self.error_log, self.access_log):
-            logger.handlers.clear()
-            logger.propagate = True
+#: Bytes of an answer kept in memory for its reader; no answer is larger, so none goes to a file.
+MAX_ANSWER_BYTES = 2**30
 
-
-class TimedSocket(socket.socket):
-    """A connection that has to bring what is read from it by a deadline, however little it sends at a time."""
-
-    _deadline = 0.0
-
-    def allow(self, seconds: float) -> None:
-        """Give the client so many seconds from now for what is read next."""
-        self._deadline = time.monotonic() + seconds
-
-    def setblocking(self, flag: bool) -> None:
-        self.settimeout(ANSWER_SECONDS if flag else 0)
-
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        self.settimeout(max(0.001, self._deadline - time.monotonic()))
-        try:
-            return super().recv(bufsize, flags)
-        except TimeoutError as error:
-            raise ConnectionResetError(errno.ECONNRESET, "the client sent too slowly") from error
-        finally:
-            self.settimeout(ANSWER_SECONDS)
+READ_BYTES = 2**16
 
 
-class GuardedWorker(ThreadWorker):  # type: ignore[misc]
-    """Spends no thread on a connection that sends nothing, and a bounded time on one that sends slowly."""
+def serve(
+    app: Service,
+    host: str,
+    port: int,
+    *,
+    threads: int,
+    max_body_bytes: int,
+    bodies_bytes: int,
+    body_seconds: float,
+    grace: float,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in hand for up to `grace` seconds.
 
-    def enqueue_req(self, conn: TConn) -> None:
-        if isinstance(conn.sock, TimedSocket):
-            super().enqueue_req(conn)
-            return
-        conn.sock = TimedSocket(fileno=conn.sock.detach())
-        conn.sock.setblocking(False)
-        conn.set_timeout()
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def handle(self, conn: TConn) -> Any:
-        conn.sock.allow(HEAD_SECONDS)
-        return super().handle(conn)
-
-
-class Server(BaseApplication):  # type: ignore[misc]
-    """Serves the application that `create_app` returns, created in each worker process.
-
-    A client has `body_seconds` from the end of its request's head to bring the body.
+    A body may have `max_body_bytes`, all bodies under way together `bodies_bytes`, and each has `body_seconds` from
+    the end of its head. Call in the main thread.
     """
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # its warnings are a line per waiting request
+    server = Server(app, _listen(host, port), threads, Gate(app, max_body_bytes, bodies_bytes), body_seconds)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.stop)
+    logging.getLogger(__name__).info("Listening on %s port %d", host, port)
+    server.serve(grace)
 
-    def __init__(self, create_app: Callable[[], Flask], *, body_seconds: float, **options: Any) -> None:
-        self._create_app = create_app
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; `::` takes IPv4 too."""
+    [(family, *_), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=dual)
+
+
+def _most_connections() -> int:
+    """As many as may be held: every one is an open file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(16, min(MOST_CONNECTIONS, soft - OTHER_FILES))
+
+
+class Gate:
+    """Decides when a head is complete whether its body is kept, so that no byte of another costs memory."""
+
+    def __init__(self, app: Service, max_body_bytes: int, bodies_bytes: int) -> None:
+        self._app = app
+        self.max_body_bytes = max_body_bytes
+        self._left = max(bodies_bytes, max_body_bytes)
+        self._lock = threading.Lock()
+
+    def admits(self, path: str, authorization: str | None) -> bool:
+        """Whether a body sent there with this `Authorization` is worth keeping."""
+        return self._app.admits(path, authorization)
+
+    def take(self, size: int) -> bool:
+        """Reserve memory for a body; False if there is none now."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give back what was reserved."""
+        with self._lock:
+            self._left += size
+
+
+class Body:
+    """A request's body in memory, as far as it is kept; to waitress, one of its buffers."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._size = 0
+        self._file = BytesIO()
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def dropped(self) -> bool:
+        """Whether its bytes are gone, for they were too many or unwanted."""
+        return self._size > self.most
+
+    def append(self, data: bytes) -> None:
+        self._size += len(data)
+        if self.dropped:
+            self._file = BytesIO()
+        else:
+            self._file.write(data)
+
+    def getfile(self) -> BytesIO:
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        self._file = BytesIO()
+
+
+class JSONError(Error):  # type: ignore[misc]
+    """What waitress says by itself, in the form of every other error."""
+
+    def __init__(self, status: int, reason: str, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason, self._word = status, reason, code
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:  # noqa: ARG002
+        headers = [("Content-Type", "application/json")] + ([("Retry-After", "1")] if self.code == 503 else [])
+        return f"{self.code} {self.reason}", headers, json.dumps(error_body(self._word, self.body)).encode()
+
+
+NO_ROOM = (
+    503,
+    "Service Unavailable",
+    "busy",
+    "Too many bytes of requests are under way; send this again in a moment.",
+)
+
+
+class Request(HTTPRequestParser):  # type: ignore[misc]
+    """A request as it comes in."""
+
+    error: Error | None
+
+    def __init__(self, adj: Any, gate: Gate) -> None:
+        super().__init__(adj)
+        self._gate = gate
+        self._taken = 0
+        self.body: Body | None = None
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.version not in ("1.0", "1.1"):
+            raise ParsingError(f"HTTP {self.version} is not spoken here")
+        if self.body_rcv is not None:
+            self.body = self.body_rcv.buf = Body(self._kept())
+
+    def received(self, data: bytes) -> int:
+        consumed = int(super().received(data))
+        if self.error is None and self.body is not None and self.unwanted and self._is_enough():
+            # Flask answers, by what the head says; what is still to come is not read.
+            self.headers["CONTENT_LENGTH"] = str(max(self.content_length, len(self.body)))
+            self.headers["CONNECTION"] = "close"
+            self.expect_continue, self.completed = False, True
+        if self.completed and self._no_room:
+            self.error = JSONError(*NO_ROOM)
+        elif self.error is not None and not isinstance(self.error, JSONError):
+            self.error = JSONError(self.error.code, self.error.reason, "bad_request", f"{self.error.body}.")
+        return consumed
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nothing of the body is kept."""
+        return self.body is not None and (self.body.most < self.content_length or self.body.dropped)
+
+    def close(self) -> None:
+        """Let go of the body."""
+        super().close()
+        self._gate.give(self._taken)
+        self._taken = 0
+
+    _no_room = False
+
+    def _kept(self) -> int:
+        """Bytes of the body that are kept: all, or none."""
+        size = self._gate.max_body_bytes if self.chunked else self.content_length
+        if size > self._gate.max_body_bytes or not self._gate.admits(self.path, self.headers.get("AUTHORIZATION")):
+            return -1
+        if not self._gate.take(size):
+            self._no_room = True
+            return -1
+        self._taken = size
+        return size
+
+    def _is_enough(self) -> bool:
+        """Whether to stop reading what is dropped: it is too much, or its sender waits to be told to send it."""
+        coming = max(self.content_length, len(self.body or b""))
+        return self.headers_finished and (coming > MOST_DISCARDED or self.expect_continue)
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection, with the time since which it has been in its state."""
+
+    request: Request | None
+
+    def __init__(self, server: "Server", *arguments: Any, **options: Any) -> None:
+        self.parser_class = partial(Request, gate=server.gate)
+        self.since = time.monotonic()
+        self._answered = False
+        super().__init__(server, *arguments, **options)
+
+    def received(self, data: bytes) -> bool:
+        begun, in_body = self.request is not None, self._in_body
+        kept = bool(super().received(data))
+        if (not begun and self.request is not None) or self._in_body is not in_body:
+            self.since = time.monotonic()
+        return kept
+
+    def service(self) -> None:
+        super().service()
+        self.since, self._answered = time.monotonic(), True
+
+    def handle_close(self) -> None:
+        super().handle_close()
+        if self.request is not None:
+            self.request.close()
+            self.request = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not (self.requests or self._in_body or self.total_outbufs_len)
+
+    def overdue(self, body_seconds: float) -> bool:
+        """Whether its client took longer than it may for what it does."""
+        if self.requests:
+            return False
+        if self.request is not None and self.request.headers_finished:
+            allowed = READ_OUT_SECONDS if self.request.unwanted else body_seconds
+        elif self.total_outbufs_len:
+            allowed = ANSWER_SECONDS
+        else:
+            allowed = HEAD_SECONDS if self.request is not None or not self._answered else KEEP_ALIVE
+        return time.monotonic() - self.since > allowed
+
+    @property
+    def _in_body(self) -> bool:
+        return self.request is not None and bool(self.request.headers_finished)
+
+
+class Server(TcpWSGIServer):  # type: ignore[misc]
+    """waitress on a socket, with deadlines and a stop that finishes what is in hand."""
+
+    channel_class = Channel
+
+    def __init__(self, app: Service, listening: socket.socket, threads: int, gate: Gate, body_seconds: float) -> None:
+        self.gate = gate
         self._body_seconds = body_seconds
-        self._options = {
-            "worker_class": GuardedWorker,
-            "keepalive": KEEP_ALIVE,
-            "control_socket_disable": True,
-            "accesslog": None,
-            "logger_class": PlainLogger,
-            # A key of 1,024 bytes takes 3,072 in a path.
-            "limit_request_line": 8190,
-            **options,
-        }
-        super().__init__()
+        self._stopping = False
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(threads)
+        super().__init__(
+            app,
+            _sock=listening,
+            dispatcher=dispatcher,
+            bind_socket=False,
+            sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
+            sockets=[listening],
+            asyncore_use_poll=True,  # select() ends at 1,024 files
+            cleanup_interval=1,
+            connection_limit=_most_connections(),
+            ident="",
+            log_socket_errors=False,
+            max_request_body_size=2**62,  # the gate's, which says so in JSON
+            max_request_header_size=MAX_HEAD_BYTES,
+            outbuf_overflow=MAX_ANSWER_BYTES,
+            recv_bytes=READ_BYTES,
+        )
 
-    def load_config(self) -> None:
-        for name, value in self._options.items():
-            self.cfg.set(name, value)
+    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Have `serve` come to its end."""
+        self._stopping = True
+        self.pull_trigger()
 
-    def load(self) -> Flask:
-        app = self._create_app()
-        app.wsgi_app = timed(app.wsgi_app, self._body_seconds)  # type: ignore[assignment,method-assign]
-        return app
+    def serve(self, grace: float) -> None:
+        """Serve until `stop`, then take nothing new and finish what is in hand for up to `grace` seconds."""
+        while not self._stopping:
+            self._turn()
+        self.accepting = False
+        wasyncore.dispatcher.close(self)  # the listening socket alone; what wakes the loop stays
+        deadline = time.monotonic() + grace
+        while self.active_channels and time.monotonic() < deadline:
+            for channel in list(self.active_channels.values()):
+                channel.will_close = channel.will_close or channel.idle
+            self._turn()
+        self.task_dispatcher.shutdown(timeout=1)
 
+    def maintenance(self, now: float) -> None:  # noqa: ARG002
+        """End the connections of clients that take too long."""
+        for channel in self.active_channels.values():
+            if channel.overdue(self._body_seconds):
+                channel.will_close = True
 
-def timed(app: "WSGIApplication", body_seconds: float) -> "WSGIApplication":
-    """Bound the time for a body, and read what the caller still sends when the answer is known.
-
-    Closed upon unread data, a connection loses the answer too.
-    """
-
-    def reads_out(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        connection: TimedSocket = environ["gunicorn.socket"]
-        connection.allow(body_seconds)
-        answer = app(environ, start_response)
-        connection.allow(READ_OUT_SECONDS)
-        left = MOST_DISCARDED
-        with suppress(OSError):
-            while left > 0 and (chunk := environ["wsgi.input"].read(min(left, 2**16))):
-                left -= len(chunk)
-        return answer
-
-    return reads_out
+    def _turn(self) -> None:
+        self.asyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)

@@ -1,28 +1,23 @@
 """The face service's HTTP API."""
 
 import hashlib
-import logging
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from flask import Flask, Response, jsonify, request
+from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from werkzeug.exceptions import HTTPException
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from werkzeug.routing import BaseConverter
 
-from app.common.auth import bearer_matches
-from app.common.errors import PermanentError, TransientError
-from app.common.openapi import BYTES, JSON, described, document, is_open
-from app.gpu.index import FACES_PREFIX, PAGE, Claim, OvertakenError
-from app.gpu.pool import EngineCrashedError
-from app.gpu.service import ConflictError, FaceService, payload
+from app.common.errors import NotFoundError, PermanentError
+from app.common.openapi import BYTES, JSON, described
+from app.common.version import VERSION
+from app.common.web import Answer, Service, Token, bad_request, error, whole_body
+from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding
+from app.gpu import answers
+from app.gpu.index import FACES_PREFIX, PAGE, Claim
+from app.gpu.service import FaceService, payload
 from app.gpu.settings import FaceSettings
-
-log = logging.getLogger(__name__)
-
-#: HTTP status of a picture that can never be processed, by its code; 422 for what is not named.
-PERMANENT_STATUS = {"not_an_image": 415, "too_many_bytes": 413, "too_many_pixels": 413}
 
 #: Members of a record by which records can be asked for.
 SELECTORS = ("bucket", "status", "reason_code", "model_id")
@@ -89,7 +84,6 @@ class Lookup(BaseModel):
 TEXT = {"type": "string"}
 LIMIT = {"type": "integer", "minimum": 1, "maximum": PAGE}
 SELECTION = dict.fromkeys(SELECTORS, TEXT)
-VERSION = dict.fromkeys(Version.model_fields, TEXT)
 #: What may come of a picture.
 PICTURE_ANSWERS = (200, 400, 413, 415, 422, 500, 503)
 
@@ -101,35 +95,23 @@ class KeyConverter(BaseConverter):
     part_isolating = False
 
 
-class ModelChangedError(TransientError):
-    """The faces put are of another model than the one that runs now."""
-
-
-def create_app(service: FaceService, settings: FaceSettings) -> Flask:
+def create_app(service: FaceService, settings: FaceSettings) -> Service:
     """The WSGI application over a face service."""
-    app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    token = Token("GPU_WORKER_TOKEN", settings.gpu_worker_token)
+    app = Service("face service", token_of=lambda _path: token, max_body_bytes=MAX_JSON_BYTES)
     # Keys may hold `//`; they are data, not a path to tidy.
     app.url_map.merge_slashes = False
     app.url_map.converters["key"] = KeyConverter
 
-    @app.before_request
-    def authorize() -> tuple[Response, int] | None:
-        if is_open(app, request.endpoint):
-            return None
-        if not bearer_matches(request.headers.get("Authorization"), settings.gpu_worker_token):
-            return _error(401, "unauthorized", "Send Authorization: Bearer with the value of GPU_WORKER_TOKEN.")
-        return None
-
     @app.get("/health")
-    @described("Whether it takes pictures, with which engine.", answers=(200, 503), open=True)
+    @described("Whether it takes pictures, with which engine.", answers=(200, 503), open=True, answer=answers.Health)
     def health() -> Response:
-        return jsonify(status="healthy", **service.health())
-
-    @app.get("/health/live")
-    @described("Whether it lives.", open=True)
-    def live() -> Response:
-        return jsonify(status="alive")
+        return jsonify(
+            status="healthy",
+            version=VERSION,
+            analysis_timeout_s=settings.analysis_timeout,
+            **service.health(),
+        )
 
     @app.get("/metrics")
     @described("Metrics for Prometheus.", media_type="text/plain")
@@ -137,74 +119,95 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
     @app.post("/faces")
-    @described("The faces of a picture; nothing is kept.", answers=PICTURE_ANSWERS, body={"image/*": BYTES})
+    @described(
+        "The faces of a picture; nothing is kept.",
+        answers=PICTURE_ANSWERS,
+        body={"image/*": BYTES},
+        answer=answers.Faces,
+    )
     def faces() -> Response:
         with service.turn():
-            analysis = service.analyse(_image_body(settings))
-        return jsonify(
-            status="success",
-            model_id=service.info.model_id,
-            width=analysis.width,
-            height=analysis.height,
-            faces=[{**payload(face), "embedding": face.embedding.tolist()} for face in analysis.faces],
-            timings_ms={"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
-        )
+            analysis = service.analyse(whole_body(settings.max_image_bytes))
+        packed = request.accept_mimetypes.best_match((JSON, MSGPACK)) == MSGPACK
+        answer = {
+            "status": "success",
+            "model_id": service.info.model_id,
+            "width": analysis.width,
+            "height": analysis.height,
+            "faces": [
+                {**payload(face), "embedding": pack_embedding(face.embedding) if packed else face.embedding.tolist()}
+                for face in analysis.faces
+            ],
+            "timings_ms": {"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+        }
+        return Response(pack(answer), content_type=MSGPACK) if packed else jsonify(answer)
 
     @app.get("/items")
     @described(
-        "Records of items, a page.", answers=(200, 400, 503), query={**SELECTION, "limit": LIMIT, "after": TEXT}
+        "Records of items, a page.",
+        answers=(200, 400, 503),
+        query={**SELECTION, "limit": LIMIT, "after": TEXT},
+        answer=answers.Items,
     )
     def list_items() -> Response:
         limit = request.args.get("limit", PAGE, type=int)
         if not 1 <= limit <= PAGE:
-            raise PermanentError("bad_request", f"limit must be 1 to {PAGE}.")
+            raise bad_request(f"limit must be 1 to {PAGE}.")
         after = request.args.get("after")
         if after is not None and not _is_uuid(after):
-            raise PermanentError("bad_request", "after must be what the page before answered.")
+            raise bad_request("after must be what the page before answered.")
         records, after = service.items(limit=limit, after=after, **_selection())
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
-    @described("How many records there are.", answers=(200, 503), query=SELECTION)
+    @described("How many records there are.", answers=(200, 503), query=SELECTION, answer=answers.Count)
     def count_items() -> Response:
         return jsonify(status="success", items=service.count_items(**_selection()))
 
     @app.post("/items/lookup")
-    @described("What the index says of objects.", answers=(200, 400, 413, 503), body={JSON: Lookup})
+    @described(
+        "What the index says of objects.",
+        answers=(200, 400, 413, 503),
+        body={JSON: Lookup},
+        answer=answers.Lookups,
+    )
     def lookup() -> Response:
-        request.max_content_length = MAX_JSON_BYTES
-        wanted = Lookup.model_validate_json(request.get_data(cache=False))
+        wanted = Lookup.model_validate_json(whole_body(MAX_JSON_BYTES))
         return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys))
 
     @app.get("/strays")
-    @described("Objects with faces and no record, a page of faces.", answers=(200, 400, 503), query={"after": TEXT})
+    @described(
+        "Objects with faces and no record, a page of faces.",
+        answers=(200, 400, 503),
+        query={"after": TEXT},
+        answer=answers.Strays,
+    )
     def strays() -> Response:
         after = request.args.get("after")
         if after and not (after.startswith(FACES_PREFIX) and _is_uuid(after.partition(":")[2] or str(UUID(int=0)))):
-            raise PermanentError("bad_request", "after must be what the page before answered.")
+            raise bad_request("after must be what the page before answered.")
         found, after = service.strays(after)
         return jsonify(status="success", strays=found, after=after)
 
     @app.get("/models")
-    @described("The models that the index holds faces of.", answers=(200, 503))
+    @described("The models that the index holds faces of.", answers=(200, 503), answer=answers.Models)
     def models() -> Response:
         return jsonify(status="success", models=service.models())
 
     @app.post("/alias")
-    @described("Let readers see the model in use.", answers=(200, 409, 503))
+    @described("Let readers see the model in use.", answers=(200, 409, 503), answer=answers.Models)
     def alias() -> Response:
         service.switch_readers()
         return jsonify(status="success", models=service.models())
 
     @app.delete("/models/<model_id>")
-    @described("Drop the faces of a model that is not in use.", answers=(200, 404, 409, 503))
-    def drop_model(model_id: str) -> Response | tuple[Response, int]:
+    @described("Drop the faces of a model that is not in use.", answers=(200, 404, 409, 503), answer=answers.Models)
+    def drop_model(model_id: str) -> Response:
         try:
             service.drop_model(model_id)
-        except KeyError:
-            return _error(
-                404, "not_found", f"The index holds no faces of a model {model_id}; GET /models lists them."
-            )
+        except KeyError as missing:
+            message = f"The index holds no faces of a model {model_id}; GET /models lists them."
+            raise NotFoundError(message) from missing
         return jsonify(status="success", models=service.models())
 
     @app.put("/items/<bucket>/<key:key>")
@@ -212,7 +215,8 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         "Index a picture, or faces that are known.",
         answers=(*PICTURE_ANSWERS, 409),
         body={"image/*": BYTES, JSON: KnownItem},
-        query=VERSION,
+        query=dict.fromkeys(Version.model_fields, TEXT),
+        answer=answers.Put,
     )
     def put_item(bucket: str, key: str) -> Response:
         with service.claim(bucket, key) as claim:
@@ -220,20 +224,20 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
                 return jsonify(status="success", item=_put_known(service, bucket, key, claim))
             version = Version.model_validate(request.args.to_dict())
             with service.turn():
-                data = _image_body(settings)
+                data = whole_body(settings.max_image_bytes)
                 item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
                 item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
                 item["size"] = len(data)
                 return jsonify(status="success", item=service.index_image(item, data, claim))
 
     @app.get("/items/<bucket>/<key:key>")
-    @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT})
-    def get_item(bucket: str, key: str) -> Response | tuple[Response, int]:
+    @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT}, answer=answers.Item)
+    def get_item(bucket: str, key: str) -> Answer:
         record, found = service.item(bucket, key)
         if record is None:
             points = service.count(bucket, key)
             message = f"Nothing is known of {bucket}/{key}; {points} points of it are in the index."
-            return _error(404, "not_found", message, points=points)
+            return error(404, "not_found", message, points=points)
         extra = {"faces": found} if request.args.get("faces") else {}
         return jsonify(
             status="success",
@@ -245,33 +249,12 @@ def create_app(service: FaceService, settings: FaceSettings) -> Flask:
         )
 
     @app.delete("/items/<bucket>/<key:key>")
-    @described("Remove an object from the index.", answers=(200, 503))
+    @described("Remove an object from the index.", answers=(200, 503), answer=answers.Deleted)
     def delete_item(bucket: str, key: str) -> Response:
         removed = service.delete(bucket, key)
         return jsonify(status="success", deleted_points=removed, points=service.count(bucket, key))
 
-    @app.get("/openapi.json")
-    @described("This description.")
-    def description() -> Response:
-        return jsonify(document(app, "LookingGlass face service"))
-
-    app.register_error_handler(PermanentError, _permanent)
-    app.register_error_handler(TransientError, _transient)
-    app.register_error_handler(ConflictError, _conflict)
-    app.register_error_handler(EngineCrashedError, _crashed)
-    app.register_error_handler(ValidationError, _invalid)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
     return app
-
-
-def _image_body(settings: FaceSettings) -> bytes:
-    request.max_content_length = settings.max_image_bytes
-    data = request.get_data(cache=False)
-    if len(data) < (request.content_length or 0):
-        # Taken for the whole picture, it would be rejected as truncated, for good.
-        raise TransientError("The picture's bytes ended early: its sender went away, or was too slow.")
-    return data
 
 
 def _selection() -> dict[str, str | None]:
@@ -287,8 +270,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dict[str, Any]:
-    request.max_content_length = MAX_JSON_BYTES
-    known = KnownItem.model_validate_json(request.get_data(cache=False))
+    known = KnownItem.model_validate_json(whole_body(MAX_JSON_BYTES))
     item = {
         "bucket": bucket,
         "key": key,
@@ -302,52 +284,9 @@ def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dic
             f"The faces are of model {known.model_id}, the service runs {info.model_id} now: analyse again."
         )
     if any(len(face.embedding) != info.embedding_size for face in known.faces):
-        raise PermanentError("bad_request", f"Each embedding needs {info.embedding_size} numbers.")
+        raise bad_request(f"Each embedding needs {info.embedding_size} numbers.")
     return service.index_faces(
         item,
         [(face.embedding, face.model_dump(exclude={"embedding"}, exclude_none=True)) for face in known.faces],
         claim,
     )
-
-
-def _error(status: int, code: str, message: str, **more: Any) -> tuple[Response, int]:
-    return jsonify(status="error", code=code, error=message, **more), status
-
-
-def _permanent(error: PermanentError) -> tuple[Response, int]:
-    status = 400 if error.code == "bad_request" else PERMANENT_STATUS.get(error.code, 422)
-    return _error(status, error.code, str(error))
-
-
-def _transient(error: TransientError) -> tuple[Response, int]:
-    if isinstance(error, ModelChangedError):
-        return _error(409, "model_changed", str(error))
-    if isinstance(error, OvertakenError):
-        return _error(409, "overtaken", str(error))
-    response, status = _error(503, "unavailable", str(error))
-    response.headers["Retry-After"] = "1"
-    return response, status
-
-
-def _conflict(error: ConflictError) -> tuple[Response, int]:
-    return _error(409, "conflict", str(error))
-
-
-def _crashed(error: EngineCrashedError) -> tuple[Response, int]:
-    return _error(500, "engine_crashed", str(error))
-
-
-def _invalid(error: ValidationError) -> tuple[Response, int]:
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the body"
-    return _error(400, "bad_request", f"{where}: {problem['msg']}.")
-
-
-def _http(error: HTTPException) -> tuple[Response, int]:
-    code = {404: "not_found", 405: "method_not_allowed", 413: "too_many_bytes"}.get(error.code or 500, "bad_request")
-    return _error(error.code or 500, code, error.description or error.name)
-
-
-def _unexpected(error: Exception) -> tuple[Response, int]:
-    log.exception("Unexpected error")
-    return _error(500, "internal", f"Unexpected {type(error).__name__}; the face service's log has the details.")

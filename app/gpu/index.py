@@ -18,6 +18,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from app.common.errors import TransientError
 from app.common.items import item_id, point_id
+from app.common.wire import OvertakenError
 from app.gpu.engines.base import EngineInfo
 from app.gpu.settings import FaceSettings
 
@@ -42,10 +43,6 @@ LOOKUP_BATCH = 20_000
 TIMEOUT = 30
 
 Payload = dict[str, Any]
-
-
-class OvertakenError(TransientError):
-    """The item was changed while its faces were still being found; look at the object again."""
 
 
 class Claim:

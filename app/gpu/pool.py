@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 
 from pebble import ProcessExpired, ProcessPool
 
-from app.common.errors import LookingGlassError, TransientError
+from app.common.errors import TransientError
+from app.common.wire import BusyError, EngineCrashedError
 from app.gpu import analysis
 from app.gpu.analysis import Analysis, EngineFailedError, EngineNotLoadedError
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError
@@ -28,14 +29,6 @@ WAITING_PER_PROCESS = 2
 
 #: Seconds a request waits for its turn before it is told to come back.
 TURN_TIMEOUT = 30
-
-
-class BusyError(TransientError):
-    """More pictures at once than the engine processes can take; come back in a moment."""
-
-
-class EngineCrashedError(LookingGlassError):
-    """An engine process died, hung or failed on this picture; others are not affected."""
 
 
 class EnginePool:

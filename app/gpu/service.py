@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from app.common.errors import LookingGlassError, PermanentError, TransientError
+from app.common.errors import PermanentError, TransientError
+from app.common.wire import ConflictError, EngineCrashedError
 from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
-from app.gpu.pool import EngineCrashedError, EnginePool
+from app.gpu.pool import EnginePool
 from app.gpu.settings import FaceSettings
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,6 @@ RETRY_SECONDS = 5
 
 class NotReadyError(TransientError):
     """The engine or the index is not there yet; the message says why."""
-
-
-class ConflictError(LookingGlassError):
-    """What was asked for does not fit the state of the index; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

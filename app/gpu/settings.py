@@ -37,6 +37,8 @@ class FaceSettings(ServiceSettings):
     #: Largest image accepted, in bytes of the file and in pixels once decoded.
     max_image_bytes: int = Field(64 * 2**20, ge=1024)
     max_image_pixels: int = Field(100_000_000, ge=1024)
+    #: Bytes of requests on their way in or waiting, all of them in memory; what is beyond is told to come back.
+    max_waiting_bytes: int = Field(512 * 2**20, ge=2**20)
 
     qdrant_url: str | None = Field(None, pattern=r"^https?://")
     qdrant_api_key: SecretStr | None = None

@@ -1,54 +1,38 @@
 """`python -m app.webhook`: the webhook."""
 
-import os
-import tempfile
-from typing import Any
-
-from flask import Flask
-from redis import Redis
-
 from app.common import logs
-from app.common.server import Server
+from app.common.redis import connect
+from app.common.server import serve
 from app.common.settings import load
+from app.webhook.api import create_app
 from app.webhook.settings import WebhookSettings
 
 #: Seconds for Redis to connect and to answer before MinIO is told to come back.
 REDIS_TIMEOUT = 5
 
-#: Seconds for an event document of a few kB to come.
+#: Seconds for an event document of a few kB to come, and for requests in hand to be answered at the end.
 BODY_SECONDS = 15
+GRACE = 10
+
+#: Bytes of all bodies under way together, and the least number of largest ones that fit.
+BODIES_BYTES = 64 * 2**20
+LARGEST_BODIES = 4
 
 
 def main() -> None:
     """Serve until told to stop."""
     logs.set_up("webhook")
     settings = load(WebhookSettings)
-    with tempfile.TemporaryDirectory(prefix="lookingglass-metrics-") as metrics_dir:
-        # Read when prometheus_client is first imported, which is in the worker processes.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
-        Server(
-            lambda: _create(settings),
-            bind=f"{settings.webhook_host}:{settings.webhook_port}",
-            body_seconds=BODY_SECONDS,
-            workers=settings.webhook_workers,
-            threads=settings.webhook_threads,
-            child_exit=_forget_process,
-        ).run()
-
-
-def _create(settings: WebhookSettings) -> Flask:
-    from app.webhook.api import create_app
-
-    connection = Redis.from_url(
-        settings.redis_url, socket_timeout=REDIS_TIMEOUT, socket_connect_timeout=REDIS_TIMEOUT
+    serve(
+        create_app(settings, connect(settings.redis_url, timeout=REDIS_TIMEOUT)),
+        settings.webhook_host,
+        settings.webhook_port,
+        threads=settings.webhook_threads,
+        max_body_bytes=settings.max_body_bytes,
+        bodies_bytes=max(BODIES_BYTES, LARGEST_BODIES * settings.max_body_bytes),
+        body_seconds=BODY_SECONDS,
+        grace=GRACE,
     )
-    return create_app(settings, connection)
-
-
-def _forget_process(_server: Any, worker: Any) -> None:
-    from prometheus_client import multiprocess
-
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -9,27 +9,29 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from flask import Flask, Response, jsonify, request
+from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
 from redis import Redis
 from redis.exceptions import RedisError
-from werkzeug.exceptions import HTTPException
 
-from app.common.auth import bearer_matches
-from app.common.openapi import JSON, described, document, is_open
-from app.webhook import metrics
+from app.common.errors import NotFoundError
+from app.common.openapi import JSON, described
+from app.common.redis import problem
+from app.common.version import VERSION
+from app.common.web import Answer, Service, Token, bad_request, error
+from app.webhook import answers, metrics
 from app.webhook.events import (
     CREATED,
     REMOVED,
     Event,
     MalformedDocumentError,
     check_key,
-    first_problem,
     load_json,
     parse,
     records,
 )
+from app.webhook.intake import Intake
 from app.webhook.queueing import Jobs
 from app.webhook.settings import WebhookSettings
 
@@ -44,7 +46,8 @@ HELD_BACK = (
     "scripts/mend-event-queue.sh takes it out; then reconcile."
 )
 
-Answer = Response | tuple[Response, int]
+#: Where MinIO sends its events.
+MINIO_PATH = "/webhook/minio"
 
 
 class TestJob(BaseModel):
@@ -68,124 +71,115 @@ TEXT = {"type": "string"}
 LIMIT = {"type": "integer", "minimum": 1, "maximum": LIST_LIMIT}
 
 
-def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
+def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
     """The WSGI application over a Redis connection."""
-    app = Flask(__name__)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    jobs = Jobs(connection, settings)
+    tokens = Token("API_TOKEN", settings.api_token), Token("WEBHOOK_TOKEN", settings.webhook_token)
+    app = Service("webhook", token_of=lambda path: tokens[path == MINIO_PATH], max_body_bytes=settings.max_body_bytes)
+    intake, jobs = Intake(connection, settings), Jobs(connection, settings)
 
-    @app.before_request
-    def authorize() -> Answer | None:
-        if is_open(app, request.endpoint):
-            return None
-        event = request.endpoint == "minio"
-        token, name = (settings.webhook_token, "WEBHOOK_TOKEN") if event else (settings.api_token, "API_TOKEN")
-        if bearer_matches(request.headers.get("Authorization"), token):
-            return None
-        return _error(401, f"Send Authorization: Bearer with the value of {name}.")
-
-    @app.post("/webhook/minio")
+    @app.post(MINIO_PATH)
     @described(
-        "Take an S3 event document.", answers=(200, 400, 413, 503), body={JSON: Document}, query={"hint": TEXT}
+        "Take an S3 event document.",
+        answers=(200, 400, 413, 503),
+        body={JSON: Document},
+        query={"hint": TEXT},
+        answer=answers.Taken,
     )
     def minio() -> Answer:
-        jobs.delivered(hint="hint" in request.args)
-        if jobs.full():
-            return _unavailable(f"{settings.max_queued_jobs} jobs or more are waiting (MAX_QUEUED_JOBS)")
-        wanted, ignored, buried = [], [], []
-        for record in records(request.get_data()):
+        wanted, ignored, unusable = [], [], []
+        for record in records(request.get_data(cache=False)):
             try:
                 event = parse(record)
             except ValueError as error:
-                log.warning("Dead-lettered a record: %s", error)
-                jobs.bury(record, str(error))
-                buried.append({"reason": str(error)})
+                unusable.append((record, str(error)))
                 continue
             if reason := _why_ignored(event.name, event.bucket, settings):
                 ignored.append({"bucket": event.bucket, "object": event.key, "event": event.name, "reason": reason})
                 continue
             log.info("Processing event %s for %s/%s", event.name, event.bucket, event.key)
-            wanted.append(jobs.from_event(event))
-        enqueued = jobs.enqueue(wanted)
-        for outcome, count in (
-            ("job", len(enqueued)),
-            ("ignored", len(ignored)),
-            ("dead_letter", len(buried)),
-        ):
-            metrics.EVENTS.labels(outcome).inc(count)
+            wanted.append(intake.from_event(event))
+        enqueued = intake.take(wanted, hint="hint" in request.args)
+        for record, reason in unusable:
+            log.warning("Dead-lettered a record: %s", reason)
+            jobs.bury(record, reason)
+        metrics.JOBS.inc(len(enqueued))
+        metrics.IGNORED.inc(len(ignored))
+        metrics.DEAD_LETTERS.inc(len(unusable))
         return jsonify(
             status="success",
             processed_jobs=len(enqueued),
             jobs=enqueued,
             ignored=ignored,
-            dead_lettered=buried,
+            dead_lettered=[{"reason": reason} for _, reason in unusable],
         )
 
     @app.get("/health")
-    @described("Whether it can take events.", answers=(200, 503), open=True)
+    @described("Whether it can take events.", answers=(200, 503), open=True, answer=answers.Health)
     def health() -> Response:
         connection.ping()
         events: dict[str, Any] = {"held_back_s": jobs.held_back()}
         if events["held_back_s"]:
             events["problem"] = HELD_BACK
         answer = {"redis": "connected", "queues": settings.all_queues(), "events": events}
-        return jsonify(status="healthy", service="webhook", **answer)
-
-    @app.get("/health/live")
-    @described("Whether it lives.", open=True)
-    def live() -> Response:
-        return jsonify(status="alive")
+        return jsonify(status="healthy", service="webhook", version=VERSION, **answer)
 
     @app.get("/job/<job_id>")
-    @described("What became of a job.", answers=(200, 404, 503))
+    @described("What became of a job.", answers=(200, 404, 503), answer=answers.Report)
     def job(job_id: str) -> Answer:
         report = jobs.find(job_id)
         if report is None:
-            return _error(404, f"There is no job {job_id}; finished ones are kept for {settings.result_ttl} s.")
+            kept = f"{settings.result_ttl} s, and {settings.max_finished_jobs} of them at most"
+            raise NotFoundError(f"There is no job {job_id}; finished ones are kept for {kept}.")
         return jsonify(report)
 
     @app.get("/queue/stats")
-    @described("Jobs by state.", answers=(200, 503))
+    @described("Jobs by state.", answers=(200, 503), answer=answers.Stats)
     def stats() -> Response:
-        names = settings.all_queues()
-        by_queue = {name: jobs.stats(name) for name in names}
-        return jsonify(status="success", queue_name=names[0], stats=by_queue[names[0]], queues=by_queue)
+        queues = jobs.stats()
+        name = settings.queue_name
+        return jsonify(status="success", queue_name=name, stats=queues[name], queues=queues)
 
     @app.post("/test/queue")
-    @described("Enqueue a job by hand.", answers=(200, 400, 413, 503), body={JSON: TestJob})
+    @described("Enqueue a job by hand.", answers=(200, 400, 413, 503), body={JSON: TestJob}, answer=answers.Enqueued)
     def test_queue() -> Answer:
         test = TestJob.model_validate(load_json(request.get_data()))
         if reason := _why_ignored(test.event, test.bucket, settings):
-            return _error(400, reason)
-        wanted = jobs.new(test.bucket, test.object, test.event, at_front=test.priority == "high")
+            raise bad_request(reason)
+        wanted = intake.new(test.bucket, test.object, test.event, at_front=test.priority == "high")
         if test.run_at is None:
-            [answer] = jobs.enqueue([wanted])
+            answer = intake.enqueue(wanted)
         else:
             at = test.run_at if test.run_at.tzinfo else test.run_at.replace(tzinfo=UTC)
-            answer = jobs.schedule(wanted, at)
+            answer = intake.schedule(wanted, at)
         return jsonify({**answer, "status": "success", "job_status": answer["status"]})
 
     @app.get("/jobs/failed")
-    @described("The failed jobs, with their reasons.", answers=(200, 503), query={"limit": LIMIT})
+    @described(
+        "The failed jobs, with their reasons.", answers=(200, 503), query={"limit": LIMIT}, answer=answers.Failed
+    )
     def failed() -> Response:
         total, newest = jobs.failed(_limit())
         return jsonify(status="success", failed_jobs=total, jobs=newest)
 
     @app.post("/jobs/failed/requeue")
-    @described("Put every failed job back on its queue.", answers=(200, 503))
+    @described("Put every failed job back on its queue.", answers=(200, 503), answer=answers.Requeued)
     def requeue_all() -> Response:
         return jsonify(status="success", requeued=jobs.requeue_all())
 
     @app.post("/job/<job_id>/requeue")
-    @described("Put a failed job back on its queue.", answers=(200, 404, 503))
+    @described("Put a failed job back on its queue.", answers=(200, 404, 422, 503), answer=answers.Requeued)
     def requeue(job_id: str) -> Answer:
         if not jobs.requeue(job_id):
-            return _error(404, f"There is no failed job {job_id}; GET /jobs/failed lists them.")
+            raise NotFoundError(f"There is no failed job {job_id}; GET /jobs/failed lists them.")
         return jsonify(status="success", requeued=1, job_id=job_id)
 
     @app.get("/events/dead")
-    @described("The records that could not become jobs.", answers=(200, 503), query={"limit": LIMIT})
+    @described(
+        "The records that could not become jobs.",
+        answers=(200, 503),
+        query={"limit": LIMIT},
+        answer=answers.DeadLetters,
+    )
     def dead_letters() -> Response:
         total, newest = jobs.dead_letters(_limit())
         return jsonify(status="success", dead_letters=total, events=newest)
@@ -193,20 +187,11 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Flask:
     @app.get("/metrics")
     @described("Metrics for Prometheus.", answers=(200, 503), media_type="text/plain")
     def metrics_text() -> Response:
-        stats = {name: jobs.stats(name) for name in settings.all_queues()}
-        text = metrics.exposition(stats, jobs.held_back(), jobs.compared())
+        text = metrics.exposition(jobs.stats(), jobs.held_back(), jobs.compared())
         return Response(text, content_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/openapi.json")
-    @described("This description.")
-    def description() -> Response:
-        return jsonify(document(app, "LookingGlass webhook"))
-
-    app.register_error_handler(RedisError, _redis_trouble)
-    app.register_error_handler(MalformedDocumentError, _bad_request)
-    app.register_error_handler(ValidationError, _bad_request)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(RedisError, lambda error: _redis_trouble(error, settings))
+    app.register_error_handler(MalformedDocumentError, _malformed)
     return app
 
 
@@ -224,31 +209,11 @@ def _limit() -> int:
     return max(1, min(request.args.get("limit", 100, type=int), LIST_LIMIT))
 
 
-def _error(status: int, message: str) -> tuple[Response, int]:
-    return jsonify(status="error", error=message), status
+def _redis_trouble(trouble: RedisError, settings: WebhookSettings) -> Answer:
+    said = problem(trouble, settings.redis_url)
+    log.warning("%s", said)
+    return error(503, "unavailable", f"{said} Send this again later.")
 
 
-def _redis_trouble(error: RedisError) -> tuple[Response, int]:
-    log.warning("Redis cannot take or give anything now: %s", error)
-    return _unavailable(f"Redis cannot take or give anything now ({error})")
-
-
-def _unavailable(why: str) -> tuple[Response, int]:
-    answer, status = _error(503, f"{why}; send this again later.")
-    answer.headers["Retry-After"] = "3"
-    return answer, status
-
-
-def _bad_request(error: Exception) -> tuple[Response, int]:
-    if isinstance(error, ValidationError):
-        return _error(400, f"{first_problem(error)}.")
-    return _error(400, str(error))
-
-
-def _http(error: HTTPException) -> tuple[Response, int]:
-    return _error(error.code or 500, error.description or error.name)
-
-
-def _unexpected(error: Exception) -> tuple[Response, int]:
-    log.exception("Unexpected error")
-    return _error(500, f"Unexpected {type(error).__name__}; the webhook's log has the details.")
+def _malformed(malformed: MalformedDocumentError) -> Answer:
+    return error(400, "bad_request", str(malformed))

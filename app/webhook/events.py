@@ -10,6 +10,8 @@ from urllib.parse import unquote_plus
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
+from app.common.web import first_problem
+
 CREATED = frozenset(f"s3:ObjectCreated:{how}" for how in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
 REMOVED = "s3:ObjectRemoved:"
 
@@ -156,11 +158,4 @@ def parse(record: Any) -> Event:
     try:
         return Event.model_validate(record)
     except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a document, as `where: what`."""
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the record"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+        raise ValueError(first_problem(error, "the record")) from error

@@ -1,29 +1,31 @@
-"""What the webhook counts, for Prometheus, summed over its processes."""
+"""What the webhook counts, for Prometheus."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.registry import REGISTRY, Collector
 
-EVENTS = Counter("lookingglass_events_total", "Event records received, by what became of them.", ["outcome"])
+from app.common.version import VERSION
+
+Info("lookingglass_build", "What runs.").info({"version": VERSION, "service": "webhook"})
+_EVENTS = Counter("lookingglass_events_total", "Event records received, by what became of them.", ["outcome"])
+JOBS, IGNORED, DEAD_LETTERS = (_EVENTS.labels(outcome) for outcome in ("job", "ignored", "dead_letter"))
 
 
-def exposition(stats: dict[str, dict[str, int]], held_back: int, compared: dict[str, float]) -> bytes:
+def exposition(stats: Mapping[str, Mapping[str, int]], held_back: int, compared: Mapping[str, float]) -> bytes:
     """Every metric as text.
 
     `stats` are the counts by state of each queue, `held_back` the seconds for which MinIO's durable target has sent
     nothing although there were events, `compared` the figures of the last comparison of buckets and index.
     """
-    counted, queues = CollectorRegistry(), CollectorRegistry()
-    multiprocess.MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
-    # A registry of its own: one of multiprocess values takes no other collectors.
-    queues.register(_StateCollector(stats, held_back, compared))
-    return generate_latest(counted) + generate_latest(queues)
+    now = CollectorRegistry()
+    now.register(_StateCollector(stats, held_back, compared))
+    return generate_latest(REGISTRY) + generate_latest(now)
 
 
 class _StateCollector(Collector):
-    def __init__(self, stats: dict[str, dict[str, int]], held_back: int, compared: dict[str, float]) -> None:
+    def __init__(self, stats: Mapping[str, Mapping[str, int]], held_back: int, compared: Mapping[str, float]) -> None:
         self._stats = stats
         self._single = {
             "lookingglass_events_held_back_seconds": (

@@ -1,6 +1,5 @@
 """Settings of the webhook."""
 
-import os
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -14,8 +13,7 @@ class WebhookSettings(JobSettings):
 
     webhook_host: str = "127.0.0.1"
     webhook_port: int = Field(5002, ge=1, le=65535)
-    #: Processes; one per core where unset.
-    webhook_workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    #: Requests worked on at once; one that is still coming in takes none.
     webhook_threads: int = Field(16, ge=1, le=256)
     #: What MinIO sends with each event.
     webhook_token: SecretStr | None = None

@@ -7,10 +7,11 @@ matters: every change of a container replaces it, an image changes with the file
 import asyncio
 import hashlib
 import io
+import re
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import docker.errors
 from docker.utils.build import exclude_paths
 from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
 from pulumi.provider.experimental.provider import (
+    CheckFailure,
     CheckRequest,
     CheckResponse,
     ConfigureRequest,
@@ -63,7 +65,7 @@ class DockerProvider(Provider):
         inputs = dict(request.new_inputs)
         if kind(request.urn) == "Image":
             inputs["contextDigest"] = PropertyValue(context_digest(plains(inputs)["build"]))
-        return CheckResponse(inputs=inputs)
+        return CheckResponse(inputs=inputs, failures=[CheckFailure(*found) for found in refused(plains(inputs))])
 
     async def diff(self, request: DiffRequest) -> DiffResponse:
         old, new = plains(request.old_state), plains(request.new_inputs)
@@ -76,7 +78,7 @@ class DockerProvider(Provider):
         if request.preview:
             return CreateResponse("", {**request.properties, **dict.fromkeys(OUTPUTS, UNKNOWN)})
         resource_id, outputs = await asyncio.to_thread(self._create, kind(request.urn), plains(request.properties))
-        return CreateResponse(resource_id, {**request.properties, **outputs})
+        return CreateResponse(resource_id, {**request.properties, **as_written_back(request.properties), **outputs})
 
     async def update(self, request: UpdateRequest) -> UpdateResponse:
         if request.preview:
@@ -280,9 +282,32 @@ def labels(props: Props) -> dict[str, str]:
     return {label["label"]: label["value"] for label in props.get("labels", [])}
 
 
-def nanoseconds(duration: str) -> int:
-    """Docker's time of `5s`."""
-    return int(float(duration.removesuffix("s")) * 1e9)
+def refused(inputs: Props) -> Iterator[tuple[str, str]]:
+    """What the real plugin refuses before it asks the engine for anything: the property, and its words."""
+    if "" in inputs.get("command", []):
+        yield "command", "values for command may not be empty"
+
+
+def as_written_back(properties: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
+    """What the real plugin puts into the state in another form than it was given."""
+    given: Any = properties["healthcheck"].value if "healthcheck" in properties else None
+    if not given:
+        return {}
+    health = plains(given)
+    times = {name: PropertyValue(go_duration(nanoseconds(health[name]) // 10**9)) for name in HEALTH_TIMES.values()}
+    return {"healthcheck": PropertyValue({**dict[str, PropertyValue](given), **times})}
+
+
+def go_duration(seconds: int) -> str:
+    """Seconds as Go prints a duration: no unit is left out below the largest."""
+    text = f"{seconds // 3600}h{seconds // 60 % 60}m{seconds % 60}s"
+    return re.sub(r"^(0h)?(0m)?", "", text) if seconds < 3600 else text
+
+
+def nanoseconds(text: str) -> int:
+    """Docker's time of `5s` or `2m0s`."""
+    units = {"h": 3600, "m": 60, "s": 1}
+    return int(sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text)) * 1e9)
 
 
 def context_digest(build: Props) -> str:

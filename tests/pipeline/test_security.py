@@ -21,6 +21,7 @@ from app.webhook.settings import WebhookSettings
 from infra.local import tools
 from tests import media
 from tests.fixtures import TOKENS, Pipeline, standing
+from tests.pipeline.test_rough_clients import connections, status
 
 #: Secrets that are found by searching for them.
 SECRETS = {name: f"secret{name.lower().replace('_', '')}{uuid4().hex}" for name in ("WEBHOOK_TOKEN", "API_TOKEN")}
@@ -146,6 +147,18 @@ def test_the_secrets_are_in_no_log_answer_metric_or_process_list(guarded: Pipeli
         said.append(repr(guarded.redis.dump(key)))
     for name, secret in SECRETS.items():
         assert not [text[:200] for text in said if secret in text], name
+
+
+def test_a_body_without_the_token_is_not_kept(guarded: Pipeline) -> None:
+    """Its sender gets an answer although it sends everything first, and nothing is reserved for it."""
+    lines = ["POST /webhook/minio HTTP/1.1", "Host: here", "Content-Length: 900000"]
+    with connections(guarded, "webhook", 200) as strangers:
+        for connection in strangers:  # three times what may be under way together
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert guarded.call("POST", "webhook/webhook/minio", {"Records": []}, **guarded.token())[0] == 200
+        for connection in strangers[:5]:
+            connection.sendall(b"x" * 900_000)
+            assert status(connection) == 401
 
 
 @pytest.mark.parametrize(

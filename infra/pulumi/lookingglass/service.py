@@ -223,5 +223,14 @@ def _volume_labels(labels: Mapping[str, Input[str]]) -> list[docker.VolumeLabelA
 
 
 def _healthcheck(health: Health) -> docker.ContainerHealthcheckArgs:
-    seconds: dict[str, Any] = {name: f"{getattr(health, name)}s" for name in ("interval", "timeout", "start_period")}
-    return docker.ContainerHealthcheckArgs(tests=list(health.command), retries=health.retries, **seconds)
+    times: dict[str, Any] = {
+        name: duration(getattr(health, name)) for name in ("interval", "timeout", "start_period")
+    }
+    return docker.ContainerHealthcheckArgs(tests=list(health.command), retries=health.retries, **times)
+
+
+def duration(seconds: int) -> str:
+    """Seconds as Go prints them, `2m0s`: the plugin writes them back so, and another form changes at every `up`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"

@@ -1,6 +1,7 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import pulumi
 import pytest
 from lookingglass import environment, preflight
 from lookingglass.networks import CONVERSATIONS, INGRESS
+from lookingglass.service import duration
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from app.common.settings import ServiceSettings
@@ -124,6 +126,22 @@ def test_every_container_is_watched_by_a_check_of_its_service(declared: Declared
         check = " ".join(props["healthcheck"]["tests"])
         assert any(word in check for word in ("GET /", "redis-cli ping", "app.worker.health")), name
         assert props["wait"], name
+
+
+def test_no_container_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared: Declared) -> None:
+    for name, props in declared.resources[CONTAINER].items():
+        assert all(props.get("command", [])), f"{name}: values for command may not be empty"
+        health = props.get("healthcheck", {})
+        for key in ("interval", "timeout", "startPeriod"):
+            # As Go prints a duration: no unit has as much as the next one holds.
+            assert re.fullmatch(r"(\d+h)?([1-5]?\dm)?[1-5]?\ds", health.get(key, "0s")), f"{name}: {key}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"), [(5, "5s"), (60, "1m0s"), (90, "1m30s"), (240, "4m0s"), (3600, "1h0m0s"), (0, "0s")]
+)
+def test_durations_are_written_as_go_writes_them_back(seconds: int, written: str) -> None:
+    assert duration(seconds) == written
 
 
 def test_every_image_is_pinned(declared: Declared) -> None:
