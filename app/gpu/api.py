@@ -46,10 +46,13 @@ class KnownFace(BaseModel):
     landmarks: list[tuple[FiniteFloat, FiniteFloat]] = []
     score: FiniteFloat
     embedding: list[FiniteFloat]
+    stream: int | None = None
     first_seen_s: FiniteFloat | None = None
     last_seen_s: FiniteFloat | None = None
     best_seen_s: FiniteFloat | None = None
     frames_seen: int | None = None
+    #: Whether there is no good picture of it.
+    poor: bool | None = None
 
 
 class KnownItem(Version):
@@ -67,6 +70,9 @@ class KnownItem(Version):
     height: int | None = None
     duration_s: FiniteFloat | None = None
     frames: dict[str, int | float] | None = None
+    streams: list[dict[str, int | str | None]] | None = None
+    #: What the verdict depended on, by name.
+    judged_by: dict[str, str | int | float] | None = None
     #: What a person should know, of a video indexed in part.
     note: str | None = Field(None, max_length=2000)
     timings_ms: dict[str, float] | None = None
