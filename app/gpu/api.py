@@ -55,6 +55,8 @@ class KnownFace(BaseModel):
     last_seen_s: FiniteFloat | None = None
     best_seen_s: FiniteFloat | None = None
     frames_seen: int | None = None
+    #: Whether there is no good picture of it.
+    poor: bool | None = None
 
 
 class KnownItem(Version):

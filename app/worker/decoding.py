@@ -24,9 +24,9 @@ KEY_FRAME_SLACK = 0.1
 #: Bytes of packets that wait at most.
 MOST_WAITING = 64 * 2**20
 
-#: Frames between two looks from which those that no other frame refers to are left undecoded: twice the longest run
-#: of them that encoders make.
-ENOUGH_TO_SKIP = 32
+#: Frames between two looks from which those that no other frame refers to are left undecoded: more than the longest
+#: run of them that encoders make, 16.
+ENOUGH_TO_SKIP = 20
 
 #: Timestamps given to packets are in this part of a second.
 MICRO = 1_000_000

@@ -217,11 +217,7 @@ class Video:
     def spacing(self, time: float) -> float:
         """Seconds from a look at `time` to the next."""
         read = self._position / self._size if self._size else 0.0
-        spacing = self._budget.spacing(time, latest=self._clock.latest, read=read, stated=self.report.stated_s)
-        self.report.thinned |= spacing > self.sampling.interval_s
-        if spacing < float("inf"):
-            self.report.interval_s = max(self.report.interval_s, spacing)
-        return spacing
+        return self._budget.spacing(time, latest=self._clock.latest, read=read, stated=self.report.stated_s)
 
     @property
     def clock(self) -> Clock:
@@ -330,4 +326,8 @@ def _stated(container: InputContainer, streams: list[VideoStream]) -> float | No
     lengths = [float(s.duration * s.time_base) for s in streams if s.duration and s.time_base]
     if lengths:
         return max(lengths)
-    return container.duration / av.time_base if container.duration else None
+    if not container.duration:
+        return None
+    # Matroska's length is where its clock ends, wherever it begins.
+    begins = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
+    return max(0, container.duration - begins) / av.time_base

@@ -154,8 +154,9 @@ class Budget:
         if total is not None and total < LOOKS_AT_LEAST * self.interval_s:
             close = max(total, self.interval_s) / LOOKS_AT_LEAST
         thin = 0.0 if total is None else self._spread(total - time, PLANNED)
-        if by_bytes is None or (stated is not None and by_bytes < stated / 2):
-            # Nobody knows how long it is: what is left lasts for as many times what has passed as it has frames.
+        if by_bytes is None or (self.streams > 1 and stated is not None and by_bytes < stated / 2):
+            # Nobody knows how long it is, for one stream may lie behind the other in the file: what is left lasts
+            # for as many times what has passed as it has frames.
             thin = max(thin, min(self._spread(time, 1.0), self._spread((stated or float("inf")) - time, PLANNED)))
         return max(close, thin)
 

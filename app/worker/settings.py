@@ -39,7 +39,7 @@ class WorkerSettings(JobSettings):
     max_image_bytes: int = Field(64 * 2**20, ge=1024)
     #: Seconds between two frames of a video that are looked at, while the budget lasts.
     video_frame_interval: float = Field(1.0, gt=0)
-    #: Most frames of one video that are looked at; a longer video is sampled more thinly.
+    #: Most frames of one video that the face service is asked about; a longer video is sampled more thinly.
     video_max_frames: int = Field(1000, ge=1)
     #: Largest frame accepted, in pixels.
     video_max_pixels: int = Field(50_000_000, ge=1024)

@@ -194,10 +194,10 @@ class Tracker:
         """How near two tracks must be to be one person."""
         if not one.looks.isdisjoint(other.looks):
             return 0.0
-        if not _goes_on(one, other):
+        if one.poor or other.poor:
             # What is told by poor frames alone is told by place and time, or not at all.
-            return 0.0 if one.poor or other.poor else self.model.link_distance
-        return self.model.link_distance * (POOR_SLACK if one.poor or other.poor else SAME_PLACE_SLACK)
+            return self.model.link_distance * POOR_SLACK if _beside(one, other) else 0.0
+        return self.model.link_distance * (SAME_PLACE_SLACK if _goes_on(one, other) else 1.0)
 
     def _assign(self, sightings: list[Sighting]) -> list[tuple[Sighting, Track | None]]:
         """Give each face the nearest track within reach; no track takes two faces of one frame."""
@@ -290,6 +290,17 @@ def _goes_on(one: Track, other: Track) -> bool:
     earlier, later = (one, other) if one.first_time <= other.first_time else (other, one)
     gap = min(later.looks) - max(earlier.looks)
     return 0 < gap <= GAP_LOOKS and overlap(earlier.last.face.box, later.first.face.box) >= SAME_PLACE_OVERLAP
+
+
+def _beside(one: Track, other: Track) -> bool:
+    """Whether two tracks were in one place, in looks next to each other."""
+    if not any(look + gap in other.looks for look in one.looks for gap in range(-GAP_LOOKS, GAP_LOOKS + 1)):
+        return False
+    return any(
+        overlap(mine.face.box, others.face.box) >= SAME_PLACE_OVERLAP
+        for mine in (one.first, one.last)
+        for others in (other.first, other.last)
+    )
 
 
 def _weight(sighting: Sighting) -> float:
