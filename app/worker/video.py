@@ -64,7 +64,7 @@ def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, versi
 
     Raises:
         PermanentError: it can never be.
-        ObjectChangedError: there is another version now.
+        ObjectChangedError: there is another version now, or none.
         ModelChangedError: the face service was restarted with another model on the way.
         TransientError: the face service was away or busy for too long.
         VideoTimeoutError: it took longer than its job may.
@@ -86,6 +86,8 @@ def index_video(settings: WorkerSettings, store: Store, faces: FaceClient, versi
                 f"The face service had no place for the video's frames for {patience.waited_s:.0f} s; {error}"
             ) from error
         raise VideoTimeoutError(f"The video took longer than its job may: {error}") from error
+    # It took long: what was deleted meanwhile must not come back, not even until the look afterwards.
+    store.check(version)
     return faces.put_faces(
         version,
         model.model_id,

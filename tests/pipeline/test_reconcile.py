@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from minio import MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from rq.job import Job, JobStatus
 
 from app.common.errors import TransientError
@@ -188,7 +188,7 @@ def test_an_object_that_is_denied_to_the_worker_is_rejected_and_tried_again(
 ) -> None:
     operate(running, "reconcile", "--wait")
     admin = MinioAdmin(
-        running.outputs["minio_url"].partition("://")[2],
+        endpoint=running.outputs["minio_url"].partition("://")[2],
         credentials=StaticProvider(running.outputs["minio_user"], running.outputs["minio_password"]),
         secure=False,
     )

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from app.common.errors import PermanentError, TransientError
+from app.common.media import HEAD_BYTES
 from app.worker.converge import MAX_ROUNDS, Context, VideoFoundError, converge, give_up
 from app.worker.settings import WorkerSettings
-from app.worker.store import HEAD_BYTES, Body, ObjectVersion, UnreadableError
+from app.worker.store import Body, ObjectVersion, UnreadableError
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 

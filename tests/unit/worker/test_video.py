@@ -14,13 +14,13 @@ from app.common.errors import PermanentError, TransientError
 from app.worker import video
 from app.worker.faces import FoundFace, Model, ModelChangedError
 from app.worker.settings import WorkerSettings
-from app.worker.store import ObjectVersion
+from app.worker.store import ObjectChangedError, ObjectVersion
 from app.worker.streams import DECODER
 from app.worker.video import VideoTimeoutError, index_video, judging
 from tests import media
 
 SIZE = (320, 240)
-VERSION = ObjectVersion("videos", "a.mp4", "etag", 1, None, "", "")
+VERSION = ObjectVersion("videos", "a.mp4", "etag", 1, None, "")
 
 
 class Bucket:
@@ -28,10 +28,15 @@ class Bucket:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.deleted = False
 
     @contextmanager
     def open(self, _version: ObjectVersion) -> Iterator[io.BytesIO]:
         yield io.BytesIO(self.data)
+
+    def check(self, _version: ObjectVersion) -> None:
+        if self.deleted:
+            raise ObjectChangedError
 
 
 class FaceService:
@@ -94,6 +99,18 @@ def test_a_record_tells_what_was_looked_at_and_what_the_verdict_depends_on() -> 
     assert found["judged_by"] == {"VIDEO_FRAME_INTERVAL": 1.0, "video_sampling": video.SAMPLING_VERSION}
     assert found["note"] is None
     assert "stream" not in face
+
+
+def test_nothing_is_written_of_a_video_that_was_deleted_while_it_was_looked_at() -> None:
+    faces, bucket = FaceService(), Bucket(clip())
+
+    def deleted(asked: int) -> None:
+        bucket.deleted = asked > 3
+
+    faces.refuse = deleted
+    with pytest.raises(ObjectChangedError):
+        index_video(WorkerSettings(), bucket, faces, VERSION)  # type: ignore[arg-type]
+    assert (faces.found > 3, faces.put) == (True, {})
 
 
 @pytest.mark.usefixtures("impatient")
