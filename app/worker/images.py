@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.common.errors import PermanentError
-from app.common.media import Kind
+from app.common.media import PICTURES, VIDEOS, Kind
 from app.worker.faces import FaceClient
 from app.worker.inflating import inflate, inflated_kind
 from app.worker.settings import WorkerSettings
@@ -13,7 +13,10 @@ from app.worker.store import Body
 REFUSED = {
     Kind.EMPTY: ("empty", "The object is empty (0 bytes)."),
     Kind.AUDIO: ("no_video_stream", "The object is an audio file; it has no pictures."),
-    Kind.UNKNOWN: ("unsupported", "The object is neither a picture nor a video of a known format."),
+    Kind.UNKNOWN: (
+        "unsupported",
+        f"The object is neither a picture nor a video of a known format: accepted are {PICTURES}, and {VIDEOS}.",
+    ),
 }
 
 

@@ -15,7 +15,6 @@ from app.common.media import HEAD_BYTES, Kind, sniff
 
 #: The only demuxers a file can reach; playlists and anything that opens other files are not among them.
 DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
-ACCEPTED = "MP4, MOV, MKV, WebM, AVI, MPEG-TS, MPEG, VOB, FLV, WMV, Ogg"
 
 #: What decoded, for the record.
 DECODER = f"av {av.__version__}"

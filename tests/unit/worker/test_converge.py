@@ -89,7 +89,7 @@ class Faces:
 
     def put_rejection(self, version: ObjectVersion, error: PermanentError) -> dict[str, Any]:
         item = self._put(version, "rejected")
-        item.update(reason_code=error.code, judged_by=error.judged_by)
+        item.update(reason=str(error), reason_code=error.code, judged_by=error.judged_by)
         return item
 
     def delete(self, bucket: str, key: str) -> int:
@@ -291,6 +291,13 @@ def test_a_verdict_is_on_the_version_that_is_there() -> None:
 def test_what_is_no_picture_and_no_video_is_rejected(data: bytes) -> None:
     _, _, context = world(data)
     assert converge(context, "images", "a.jpg")["status"] == "rejected"
+
+
+def test_what_is_of_no_known_format_is_told_which_are() -> None:
+    _, faces, context = world(b"a text")
+    converge(context, "images", "a.jpg")
+    reason = str((faces.item or {})["reason"])
+    assert all(name in reason for name in ("JPEG", "HEIC", "MP4", "WMV"))
 
 
 def test_a_picture_beyond_the_limit_is_rejected_unread() -> None:
