@@ -178,11 +178,15 @@ class FaceService:
         return found
 
     def current(self, bucket: str, key: str, etag: str) -> Payload | None:
-        """The record of exactly this version, if it is of the model in use and its faces are all there."""
+        """The record of exactly this version, if it is of the model in use and its faces are all there.
+
+        None for a verdict of others: whoever sends the picture now, judges otherwise.
+        """
         said = self.lookup(bucket, [key]).get(key)
         if not (said and said["current"] and said["etag"] == etag):
             return None
-        return self.item(bucket, key)[0]
+        record = self.item(bucket, key)[0]
+        return None if record and record.get("judged_by") else record
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
         """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""

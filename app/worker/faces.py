@@ -49,12 +49,12 @@ ANSWER_S, TURN_S = 150, 60
 #: Seconds between two looks at how long an analysis may take.
 LOOK_INTERVAL = 60
 
-#: Seconds for which a picture is offered again in place where no face service has room for it, or is ready; and the
-#: longest that one wait lasts.
+#: Seconds for which a picture is offered again in place where no face service has room for it; and the longest that
+#: one wait lasts.
 PATIENCE_S = 45
 LONGEST_WAIT_S = 2.0
 
-#: The same for what is no picture: its caller waits otherwise.
+#: The same for what is no picture, and where none is ready: there its job waits, and says for what.
 SHORT_PATIENCE_S = 5
 
 JSON = dict[str, Any]
@@ -230,19 +230,20 @@ class FaceClient:
         or_code: str = "",
         patience: float = SHORT_PATIENCE_S,
     ) -> JSON:
-        """Ask one of the face services; where none has room or is ready, wait for a while: that is no failure.
+        """Ask one of the face services; where none has room, wait for a while: that is no failure.
 
         Raises:
-            BusyError, TransientError: none had room, or was ready, for `patience` seconds.
+            BusyError, TransientError: none had room for `patience` seconds, or was ready.
             LookingGlassError: as the answer tells.
         """
-        until = time.monotonic() + patience
+        began = time.monotonic()
         wait = 0.1
         while True:
             status, answer = self._ask_any(method, path, body, content_type)
             if status < 300 or answer.get("code") in or_code.split():
                 return answer
-            if status != 503 or time.monotonic() + wait > until:
+            most = patience if answer.get("code") == BusyError.code else min(patience, SHORT_PATIENCE_S)
+            if status != 503 or time.monotonic() + wait > began + most:
                 raise _error(status, answer)
             time.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - not all who wait come back at once
             wait = min(2 * wait, LONGEST_WAIT_S)

@@ -166,20 +166,20 @@ def test_a_verdict_is_judged_again_when_its_cause_changed(
     strict = worker_context(running, max_image_bytes="1024")
     assert converge(strict, "images", "large.jpg")["status"] == "rejected"
     assert running.item("images", "large.jpg")["item"]["judged_by"] == {"MAX_IMAGE_BYTES": 1024}
-    assert compared(strict) == []
+    assert compared(strict, "large.jpg") == []
     assert differences(running) == {"judgement\timages/large.jpg"}
     assert "Differences: 1 judgement." in operate(running, "reconcile", "--wait").stderr
     assert running.item("images", "large.jpg")["points"] == 1
     assert differences(running) == set()
 
 
-def compared(context: Context, **how: bool) -> list[str]:
-    """What a comparison finds in the bucket of images, without repairing it."""
+def compared(context: Context, key: str, **how: bool) -> list[str]:
+    """What a comparison finds of a picture, without repairing it."""
     return [
         difference.why
         for found, _ in reconcile.pages(context, reconcile.start(context.settings, **how))
         for difference in found
-        if difference.bucket == "images"
+        if (difference.bucket, difference.key) == ("images", key)
     ]
 
 
@@ -207,9 +207,9 @@ def test_an_object_that_is_denied_to_the_worker_is_rejected_and_tried_again(
     item = running.item("images", "denied.jpg")["item"]
     assert (item["reason_code"], item["etag"]) == ("unreadable", etag)
     assert item["size"] == len(portrait(11))
-    assert compared(reader, thorough=False) == []
-    assert compared(reader, thorough=True) == []  # looked at today
-    assert compared(reader, by_hand=True) == ["judgement"]
+    assert compared(reader, "denied.jpg", thorough=False) == []
+    assert compared(reader, "denied.jpg", thorough=True) == []  # looked at today
+    assert compared(reader, "denied.jpg", by_hand=True) == ["judgement"]
     admin.policy_add("nothing", policy={"Version": "2012-10-17", "Statement": [allow | {"Effect": "Deny"}]})
     admin.policy_set("nothing", user="reader")
     with pytest.raises(TransientError):
