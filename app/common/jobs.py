@@ -21,24 +21,28 @@ ROUTE = "app.worker.jobs.route_processing_job"
 
 RECONCILE = "app.worker.jobs.reconcile_buckets"
 
+#: The job of an object that is known to be a video.
+VIDEO = "app.worker.jobs.process_video_upload"
+
+#: States of a job that will run, or runs.
+PENDING = (JobStatus.CREATED, JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+
 #: The functions that a job may name; one that names another is never run, whoever put it into Redis.
 FUNCTIONS = frozenset(
     (
         ROUTE,
         RECONCILE,
         "app.worker.jobs.process_image_upload",
-        "app.worker.jobs.process_video_upload",
+        VIDEO,
         "app.worker.jobs.cleanup_processed_item",
     )
 )
 
+#: Redis hash that counts, by queue, the jobs that named another function.
+REFUSED_JOBS = "lookingglass:refused_jobs"
+
 #: Redis hash with the figures of the last comparison of buckets and index: `ended_at`, `seconds`, `differences`.
 RECONCILE_FIGURES = "lookingglass:reconcile"
-
-#: Redis hash of how far the last comparison got: `began_at`, `updated_at`, `ended_at`, `dry_run`, `pages`, `where`,
-#: and `found`, a JSON object of the differences by kind; and the list of the first of these, as JSON objects.
-RECONCILE_PROGRESS = "lookingglass:reconcile:progress"
-RECONCILE_DIFFERENCES = "lookingglass:reconcile:differences"
 
 #: Seconds a step of a comparison of buckets and index may run.
 RECONCILE_TIMEOUT = 900
@@ -127,12 +131,6 @@ def options(job: ObjectJob, settings: JobSettings) -> dict[str, Any]:
         "description": f"{job.event} {job.bucket}/{job.object}",
         **_limits(settings, job.timeout),
     }
-
-
-def enqueue_comparison(connection: Redis, settings: JobSettings, **arguments: Any) -> None:
-    """Enqueue a comparison of buckets and index, or a step of one, behind everything else."""
-    data = Queue.prepare_data(RECONCILE, kwargs=arguments, **step_options(settings))
-    queue(settings.reconcile_queue_name, connection).enqueue_many([data])
 
 
 def step_options(settings: JobSettings) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from rq import suspension
 
+from app.common import comparison
 from app.common.errors import NotFoundError
-from app.common.jobs import enqueue_comparison
 from app.common.web import bad_request
 from app.common.words import count
 from app.console.parts import Parts
@@ -80,7 +80,8 @@ def _resume(parts: Parts, _given: Fields) -> Done:
 
 
 def _compare(parts: Parts, _given: Fields, *, dry_run: bool) -> Done:
-    enqueue_comparison(parts.redis, parts.settings, dry_run=dry_run)
+    if not comparison.begin(parts.redis, parts.settings, dry_run=dry_run):
+        raise RefusedError("A comparison is under way; its progress is on the page Actions.", 409)
     what = "A dry run" if dry_run else "A comparison"
     return Done(f"{what} of buckets and index waits for a worker; its progress is on the page Actions.")
 
@@ -170,7 +171,7 @@ ACTIONS = {
     "pause": Action(
         "Pause the workers",
         "Pause the workers?",
-        "Within a second they take no more jobs; each finishes the one in hand. Jobs stay on their queues, uploads go on.",
+        "Within two seconds they take no more jobs; each finishes the one in hand. Jobs stay on their queues.",
         _pause,
     ),
     "resume": Action("Resume", "Let the workers go on?", "They take jobs again within a second.", _resume),

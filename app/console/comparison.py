@@ -5,9 +5,9 @@ from typing import Any
 
 from rq.utils import as_text
 
+from app.common.comparison import DIFFERENCES, PROGRESS
 from app.common.errors import LookingGlassError
 from app.common.inspection import suspended
-from app.common.jobs import RECONCILE_DIFFERENCES, RECONCILE_PROGRESS
 from app.console.parts import Parts
 
 #: Differences shown of the last comparison.
@@ -32,10 +32,10 @@ def state(parts: Parts) -> JSON:
 
 def _comparison(parts: Parts) -> JSON | None:
     """How far the last comparison got, and the first of its differences."""
-    found = {as_text(name): as_text(value) for name, value in parts.redis.hgetall(RECONCILE_PROGRESS).items()}
+    found = {as_text(name): as_text(value) for name, value in parts.redis.hgetall(PROGRESS).items()}
     if not found:
         return None
-    differences = parts.redis.lrange(RECONCILE_DIFFERENCES, 0, SHOWN - 1)
+    differences = parts.redis.lrange(DIFFERENCES, 0, SHOWN - 1)
     return {
         "dry_run": found["dry_run"] == "1",
         "pages": int(found["pages"]),
@@ -43,5 +43,5 @@ def _comparison(parts: Parts) -> JSON | None:
         "found": json.loads(found["found"]),
         **{name: float(found[name]) if name in found else None for name in ("began_at", "updated_at", "ended_at")},
         "differences": [json.loads(difference) for difference in differences],
-        "listed": int(parts.redis.llen(RECONCILE_DIFFERENCES)),
+        "listed": int(parts.redis.llen(DIFFERENCES)),
     }

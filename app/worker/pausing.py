@@ -23,6 +23,9 @@ LOOK_INTERVAL = 1
 class PausableQueue(ReliableQueue):
     """A queue of which nothing is taken while workers are suspended."""
 
+    #: When it was looked last, and what was seen; of this process.
+    _looked, _rests = 0.0, False
+
     @classmethod
     def dequeue_any(  # type: ignore[override]
         cls, queues: Iterable[BaseQueue], timeout: int | None, connection: Redis, **options: Any
@@ -31,7 +34,7 @@ class PausableQueue(ReliableQueue):
         in_order = list(queues)
         deadline = time.monotonic() + (timeout or 0)
         while True:
-            rests = is_suspended(connection)  # type: ignore[no-untyped-call]
+            rests = cls._look(connection)
             if timeout is None:
                 return None if rests else super().dequeue_any(in_order, None, connection, **options)
             left = deadline - time.monotonic()
@@ -42,3 +45,9 @@ class PausableQueue(ReliableQueue):
                 continue
             with suppress(DequeueTimeout):
                 return super().dequeue_any(in_order, LOOK_INTERVAL, connection, **options)
+
+    @classmethod
+    def _look(cls, connection: Redis) -> bool:
+        if time.monotonic() - PausableQueue._looked >= LOOK_INTERVAL or PausableQueue._rests:
+            PausableQueue._looked, PausableQueue._rests = time.monotonic(), bool(is_suspended(connection))
+        return PausableQueue._rests

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from redis import Redis
 
-from app.common.jobs import RECONCILE_DIFFERENCES, RECONCILE_PROGRESS
+from app.common.comparison import DIFFERENCES, PROGRESS
 from app.worker.reconcile import Difference, Position
 
 #: Differences of a comparison that are listed.
@@ -17,16 +17,14 @@ LISTED = 1000
 def begin(connection: Redis, began: float, *, dry_run: bool) -> None:
     """Take the place of the comparison before."""
     with connection.pipeline() as pipe:
-        pipe.delete(RECONCILE_PROGRESS, RECONCILE_DIFFERENCES)
-        pipe.hset(
-            RECONCILE_PROGRESS, mapping={"began_at": repr(began), "dry_run": int(dry_run), "pages": 0, "found": "{}"}
-        )
+        pipe.delete(PROGRESS, DIFFERENCES)
+        pipe.hset(PROGRESS, mapping={"began_at": repr(began), "dry_run": int(dry_run), "pages": 0, "found": "{}"})
         pipe.execute()
 
 
 def note(connection: Redis, began: float, differences: Sequence[Difference], following: Position | None) -> None:
     """Note a page; of a comparison that another one has taken the place of, nothing."""
-    began_at, found = connection.hmget(RECONCILE_PROGRESS, "began_at", "found")
+    began_at, found = connection.hmget(PROGRESS, "began_at", "found")
     if began_at is None or float(began_at) != began:
         return
     counts = Counter(json.loads(found or b"{}"))
@@ -37,18 +35,16 @@ def note(connection: Redis, began: float, differences: Sequence[Difference], fol
         for difference in differences
     ]
     with connection.pipeline() as pipe:
-        pipe.hset(
-            RECONCILE_PROGRESS, mapping={"found": json.dumps(counts), "where": where, "updated_at": time.time()}
-        )
-        pipe.hincrby(RECONCILE_PROGRESS, "pages", 1)
+        pipe.hset(PROGRESS, mapping={"found": json.dumps(counts), "where": where, "updated_at": time.time()})
+        pipe.hincrby(PROGRESS, "pages", 1)
         if listed:
-            pipe.rpush(RECONCILE_DIFFERENCES, *listed)
-            pipe.ltrim(RECONCILE_DIFFERENCES, 0, LISTED - 1)
+            pipe.rpush(DIFFERENCES, *listed)
+            pipe.ltrim(DIFFERENCES, 0, LISTED - 1)
         pipe.execute()
 
 
 def end(connection: Redis, began: float) -> None:
     """Note the end of a comparison."""
-    began_at = connection.hget(RECONCILE_PROGRESS, "began_at")
+    began_at = connection.hget(PROGRESS, "began_at")
     if began_at is not None and float(began_at) == began:
-        connection.hset(RECONCILE_PROGRESS, "ended_at", time.time())
+        connection.hset(PROGRESS, "ended_at", time.time())

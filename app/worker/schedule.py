@@ -9,8 +9,10 @@ import time
 from typing import Any
 
 from redis import Redis
+from rq.job import Job
 
-from app.common.jobs import RECONCILE_FIGURES, JobSettings, enqueue_comparison
+from app.common import comparison
+from app.common.jobs import RECONCILE_FIGURES, JobSettings
 from app.worker import progress, reconcile
 from app.worker.converge import Context
 
@@ -29,22 +31,19 @@ STEP_SECONDS = 30
 
 
 def keep_scheduled(connection: Redis, settings: JobSettings, interval: int) -> None:
-    """Enqueue a comparison if the last is `interval` seconds ago; by whichever worker looks first."""
-    if interval and connection.set(NOT_DUE, "1", nx=True, ex=interval):
-        enqueue_comparison(connection, settings)
+    """Enqueue a comparison if the last is `interval` seconds ago and none is under way; by whoever looks first."""
+    if not interval or not connection.set(NOT_DUE, "1", nx=True, ex=interval):
+        return
+    if not comparison.begin(connection, settings):
+        log.warning("No new comparison of buckets and index begins: the last one still waits for its turn")
 
 
 def step(
-    context: Context,
-    connection: Redis,
-    position: list[Any] | None,
-    found: int,
-    began: float,
-    *,
-    dry_run: bool = False,
+    context: Context, job: Job, position: list[Any] | None, found: int, began: float, *, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Compare until there is enough to do, and leave the rest to the next step; a dry run enqueues nothing else."""
-    settings, enqueued, started = context.settings, 0, time.monotonic()
+    """Compare until there is enough to do, and leave the rest to the next step; a dry run changes nothing."""
+    connection, settings = job.connection, context.settings
+    enqueued, started = 0, time.monotonic()
     if not began:
         began = time.time()
         progress.begin(connection, began, dry_run=dry_run)
@@ -60,8 +59,8 @@ def step(
         found += len(differences)
         progress.note(connection, began, differences, following)
         if following and (enqueued >= STEP_JOBS or time.monotonic() - started > STEP_SECONDS):
-            carried = {"position": list(following), "found": found, "began": began, "dry_run": dry_run}
-            enqueue_comparison(connection, settings, **carried)
+            arguments = {"position": list(following), "found": found, "began": began, "dry_run": dry_run}
+            comparison.enqueue_step(connection, settings, _following(job.id), arguments)
             return {"status": "goes on", "differences": found}
     took = round(time.time() - began, 1)
     progress.end(connection, began)
@@ -74,3 +73,9 @@ def step(
     connection.hset(RECONCILE_FIGURES, mapping={"ended_at": time.time(), "seconds": took, "differences": found})
     log.info("Compared buckets and index: %d differences", found, extra={"seconds": took})
     return {"status": "compared", "differences": found}
+
+
+def _following(identifier: str) -> str:
+    """The id of the step after this one: the same however often this one is run."""
+    chain, _, number = identifier.rpartition("-")
+    return f"{chain}-{int(number) + 1}" if chain and number.isdigit() else f"{identifier}-1"

@@ -141,7 +141,7 @@ def test_paused_workers_leave_jobs_where_they_are_until_they_are_resumed(
     running.idle()
     assert lookingglass("pause")[0] == 0
     assert {worker["state"] for worker in console.get("/")["workers"]} == {"suspended"}
-    time.sleep(1.5)  # a worker that waits for a job looks once a second
+    time.sleep(2.5)  # a worker that waits for a job looks once a second
     key = "console/while paused.jpg"
     etag = running.put("images", key, media.jpeg(media.portrait(photos)))
     waiting = eventually(lambda: console.get("/")["jobs"]["facial_recognition"]["queued_jobs"], "a job that waits")
@@ -160,12 +160,16 @@ def test_a_comparison_shows_how_far_it_got_and_what_it_found(
     running.indexed("images", key, running.put("images", key, media.jpeg(media.portrait(photos))))
     running.idle()
     running.call("DELETE", f"gpu_worker/items/images/{key.replace('/', '%2F')}")
-    status, printed, _ = lookingglass("--json", "reconcile", "--dry-run")
-    found = json.loads(printed)
-    assert (status, found["dry_run"], found["found"].get("missing")) == (0, True, 1)
+
+    def dry_run() -> str:
+        status, printed, _ = lookingglass("--json", "reconcile", "--dry-run")
+        return printed if status == 0 else ""
+
+    found = json.loads(eventually(dry_run, "a dry run, after the comparison that is under way"))
+    assert (found["dry_run"], found["found"].get("missing")) == (True, 1)
     assert {"why": "missing", "bucket": "images", "key": key} in found["differences"]
     assert running.item("images", key).get("item") is None
-    assert lookingglass("reconcile", "--wait")[0] == 0
+    eventually(lambda: lookingglass("reconcile", "--wait")[0] == 0, "a comparison, after the one under way")
     running.indexed("images", key)
 
 

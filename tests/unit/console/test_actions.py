@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.common.comparison import DIFFERENCES, PROGRESS
 from app.common.inspection import suspended
-from app.common.jobs import RECONCILE_DIFFERENCES, RECONCILE_PROGRESS, queue
+from app.common.jobs import queue
 from app.console import actions
 from tests.unit.console.conftest import Console
 from tests.unit.console.standin import record, rejected
@@ -45,11 +46,13 @@ def test_what_cannot_be_written_down_is_not_done(console: Console, monkeypatch: 
 
 
 def test_a_comparison_waits_for_a_worker_and_a_dry_run_says_that_it_is_one(console: Console) -> None:
-    console.do("compare")
-    console.do("dry-run")
-    jobs = queue("reconcile", console.redis).get_jobs()
-    assert [job.kwargs["dry_run"] for job in jobs] == [False, True]
-    assert {job.func_name for job in jobs} == {"app.worker.jobs.reconcile_buckets"}
+    for action, told in (("compare", {}), ("dry-run", {"dry_run": True})):
+        console.do(action)
+        [job] = queue("reconcile", console.redis).get_jobs()
+        assert (job.func_name, job.kwargs) == ("app.worker.jobs.reconcile_buckets", told)
+        answer = console.program().post("/do/compare", json={})
+        assert (answer.status_code, "under way" in answer.get_json()["error"]) == (409, True)
+        job.delete()
 
 
 def test_the_progress_and_the_result_of_a_comparison_are_shown(console: Console) -> None:
@@ -60,12 +63,12 @@ def test_the_progress_and_the_result_of_a_comparison_are_shown(console: Console)
         "found": json.dumps({"missing": 2}),
         "where": "images",
     }
-    console.redis.hset(RECONCILE_PROGRESS, mapping=progress)
-    console.redis.rpush(RECONCILE_DIFFERENCES, json.dumps({"why": "missing", "bucket": "images", "key": "<b>"}))
+    console.redis.hset(PROGRESS, mapping=progress)
+    console.redis.rpush(DIFFERENCES, json.dumps({"why": "missing", "bucket": "images", "key": "<b>"}))
     page = console.browser().get("/actions").text
     assert "under way" in page
     assert "images/&lt;b&gt;" in page
-    console.redis.hset(RECONCILE_PROGRESS, "ended_at", 61.0)
+    console.redis.hset(PROGRESS, "ended_at", 61.0)
     page = console.browser().get("/actions").text
     assert "took 60 s" in page
     assert "of which nothing was enqueued" in page

@@ -34,7 +34,7 @@ def test_no_job_is_taken_until_they_go_on(connection: "Redis", names: list[str])
     waiting = threading.Thread(target=wait_for_a_job)
     waiting.start()
     suspension.suspend(connection)
-    time.sleep(1.2)  # the look that was under way
+    time.sleep(2.2)  # what was waited for when it was looked last
     job = Queue(names[-1], connection=connection).enqueue("os.getpid")
     time.sleep(1)
     assert taken == []
