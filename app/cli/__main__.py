@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import shtab
 from rich.console import Console as Terminal
@@ -26,9 +27,7 @@ WIDE = 10_000
 def main() -> int:
     """Run what was asked for; return the exit status."""
     arguments = parser().parse_args()
-    width = None if sys.stdout.isatty() else WIDE  # a program that reads a table wants a row a line
-    out = Terminal(highlight=False, markup=False, emoji=False, width=width)
-    say = Terminal(stderr=True, highlight=False, markup=False, emoji=False)
+    out, say = _terminal(sys.stdout), _terminal(sys.stderr)
     try:
         where = find(arguments.outputs, arguments.stack)
         run = commands.Run(arguments, where, Console(where), out, say)
@@ -59,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     shtab.add_argument_to(made, "--print-completion", help="print a completion script for a shell")
     commands.add_to(made.add_subparsers(title="commands", required=True, metavar="COMMAND"))
     return made
+
+
+def _terminal(stream: TextIO) -> Terminal:
+    width = None if stream.isatty() else WIDE  # a program that reads a table wants a row a line
+    return Terminal(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from typing import NamedTuple
 
 from app.common.errors import LookingGlassError
 
-#: What the local stack writes.
-LOCAL = Path(os.environ.get("LOOKINGGLASS_DIR", ".lookingglass")) / "outputs.json"
+ROOT = Path(__file__).parents[2]
 
-#: How a stack's outputs are asked for; `make up` keeps the state where this script looks.
-PULUMI = ("scripts/pulumi.sh", ".pulumi-state")
+#: What the local stack writes, and into which directory, here or in the repository.
+FILE = "outputs.json"
+DIRECTORY = ".lookingglass"
+
+#: How a stack's outputs are asked for; `make up` calls the same.
+PULUMI = ROOT / "scripts" / "pulumi.sh"
 
 
 class WhereError(LookingGlassError):
@@ -40,13 +43,13 @@ def find(outputs: Path | None, stack: str | None) -> Where:
         return _of(_stack_outputs(stack), f"the stack {stack}", stack=stack)
     if outputs is None and (url := os.environ.get("CONSOLE_URL")):
         return Where(url.rstrip("/"), os.environ.get("CONSOLE_TOKEN", ""))
-    path = outputs or LOCAL
+    path = outputs or _local()
     try:
         found = json.loads(path.read_text())
     except OSError as error:
         raise WhereError(
-            f"There is no {path}: give --outputs FILE or --stack NAME, set CONSOLE_URL and CONSOLE_TOKEN, "
-            "or run where `make serve` runs."
+            f"There is no {path}: does `make serve` run? Else give --outputs FILE or --stack NAME, "
+            "or set CONSOLE_URL and CONSOLE_TOKEN."
         ) from error
     except ValueError as error:
         raise WhereError(f"{path} is no JSON: {error}.") from error
@@ -60,13 +63,16 @@ def _of(found: dict[str, str], whose: str, *, directory: Path | None = None, sta
     return Where(url.rstrip("/"), token, directory, stack)
 
 
+def _local() -> Path:
+    here = Path(os.environ.get("LOOKINGGLASS_DIR", DIRECTORY)) / FILE
+    return here if here.exists() or "LOOKINGGLASS_DIR" in os.environ else ROOT / DIRECTORY / FILE
+
+
 def _stack_outputs(stack: str) -> dict[str, str]:
-    command = [*PULUMI, stack, "stack", "output", "--json", "--show-secrets"]
+    command = [str(PULUMI), stack, "stack", "output", "--json", "--show-secrets"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
-    except FileNotFoundError as error:
-        raise WhereError("Run this in the repository: scripts/pulumi.sh asks for a stack's outputs.") from error
     except subprocess.CalledProcessError as error:
         raise WhereError(f"The outputs of {stack} are not to be had: {error.stderr.strip()}") from error
     return dict(found)

@@ -107,13 +107,17 @@ def _retry(parts: Parts, given: Fields) -> Done:
 
 def _retry_group(parts: Parts, given: Fields) -> Done:
     put_back, deadline = 0, time.monotonic() + LONGEST
-    for job_id in failed_alike(parts.webhook, given["reason"]):
-        if time.monotonic() > deadline:
-            return Done(f"{count(put_back, 'job')} of this group put back; more are left.", {})
-        with suppress(RefusedError):  # put back by somebody else meanwhile
-            parts.webhook.requeue(job_id)
-            put_back += 1
-    return Done(f"{count(put_back, 'job')} of this group put back on the queue.")
+    while True:
+        before = put_back
+        alike, are_all = failed_alike(parts.webhook, given["reason"])
+        for job_id in alike:
+            if time.monotonic() > deadline:
+                return Done(f"{count(put_back, 'job')} of this group put back; more are left.", {})
+            with suppress(RefusedError):  # put back by somebody else meanwhile, or none of ours
+                parts.webhook.requeue(job_id)
+                put_back += 1
+        if are_all or put_back == before:
+            return Done(f"{count(put_back, 'job')} of this group put back on the queue.")
 
 
 def _retry_all(parts: Parts, _given: Fields) -> Done:

@@ -36,9 +36,10 @@ def trouble(parts: Parts) -> JSON:
     }
 
 
-def failed_alike(webhook: Webhook, reason: str) -> list[str]:
-    """The ids of the failed jobs of a group, among the newest that are listed."""
-    return [case["job_id"] for case in _failed(webhook)[1] if case["reason"] == reason]
+def failed_alike(webhook: Webhook, reason: str) -> tuple[list[str], bool]:
+    """The ids of the failed jobs of a group, among the newest that are listed, and whether every job is listed."""
+    total, cases = _failed(webhook)
+    return [case["job_id"] for case in cases if case["reason"] == reason], total <= len(cases)
 
 
 def as_csv(parts: Parts) -> Iterator[str]:

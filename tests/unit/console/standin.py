@@ -208,6 +208,7 @@ def worker(connection: Redis, name: str, job_id: str | None = None, **about: Any
     connection.hset(f"{Worker.redis_worker_namespace_prefix}{name}", mapping=described)
     if job_id:
         job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
+        connection.lrem(f"rq:queue:{job.origin}", 0, job_id)
         with connection.pipeline() as pipe:
             Execution.create(job, ttl=60, pipeline=pipe, worker_name=name)
             pipe.execute()
