@@ -60,7 +60,7 @@ class FaceService:
             totals, alias = index.totals(), index.alias_target()
         return {
             **pool.info.as_dict(),
-            "processes": pool.processes,
+            **pool.state(),
             "index": {
                 "where": "server" if self._settings.qdrant_url else "embedded",
                 "collection": index.collection,
