@@ -1,13 +1,12 @@
 """The engine processes, and who may use them when.
 
 One picture is decoded per process at a time, which bounds the pixels in memory; a bounded number of requests wait
-for a process, and the rest are told to come back, so that health answers never queue behind inference.
+for their turn, and the rest are told to come back, so that health answers never queue behind inference.
 """
 
+import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, wait
-from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import get_context
 from typing import Any
@@ -15,21 +14,27 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from app.common.errors import TransientError
-from app.common.wire import BusyError, EngineCrashedError
+from app.common.wire import EngineCrashedError
 from app.gpu import analysis
 from app.gpu.analysis import Analysis, EngineFailedError, EngineNotLoadedError
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError
 from app.gpu.settings import FaceSettings
+from app.gpu.turns import LANES, Lane, Turns
 
 #: Seconds for an engine to load its models; a large pack on a cold disk and a new CUDA context take a while.
 LOAD_TIMEOUT = 300
 
-#: Requests admitted per engine process: one being analysed, one ready to follow, two waiting with their client.
+#: Pictures under way per engine process: one being analysed, one ready to follow.
 HELD_PER_PROCESS = 2
-WAITING_PER_PROCESS = 2
 
 #: Seconds a request waits for its turn before it is told to come back.
 TURN_TIMEOUT = 30
+
+
+def most_requests(settings: FaceSettings) -> int:
+    """How many requests for an analysis may be under way at once, those included that wait for their turn."""
+    most_processes = settings.engine_processes or os.cpu_count() or 1
+    return HELD_PER_PROCESS * most_processes + settings.max_waiting * len(LANES)
 
 
 class _EndedError(TransientError):
@@ -53,8 +58,7 @@ class EnginePool:
             first.end()
             raise
         self.processes = settings.processes(self.info.device)
-        self._held = threading.BoundedSemaphore(HELD_PER_PROCESS * self.processes)
-        self._admitted = threading.BoundedSemaphore((HELD_PER_PROCESS + WAITING_PER_PROCESS) * self.processes)
+        self._turns = Turns(HELD_PER_PROCESS * self.processes, waiting=settings.max_waiting, timeout=TURN_TIMEOUT)
         self._all = [first, *(EngineProcess(settings, self.info) for _ in range(self.processes - 1))]
         self._idle = self._all.copy()
         self._changed = threading.Condition()
@@ -88,33 +92,19 @@ class EnginePool:
             finally:
                 self._give(process)
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold one of the places for a picture; read its bytes only inside.
-
-        Raises:
-            BusyError: there was no place in time.
-        """
-        if not self._admitted.acquire(blocking=False):
-            raise BusyError("The face service has as many pictures as it can hold; try again in a moment.")
-        try:
-            if not self._held.acquire(timeout=TURN_TIMEOUT):
-                raise BusyError(f"No engine process was free within {TURN_TIMEOUT} s; try again in a moment.")
-            try:
-                yield
-            finally:
-                self._held.release()
-        finally:
-            self._admitted.release()
-
-    def analyse(self, data: bytes) -> Analysis:
-        """Find the faces of a picture, given as its file's bytes. Call inside `turn()`.
+    def analyse(self, data: bytes, lane: Lane) -> Analysis:
+        """Find the faces of a picture, given as its file's bytes, when its turn has come.
 
         Raises:
             PermanentError: the picture can never be decoded.
             EngineCrashedError: its engine process died, failed or ran out of time or memory on it.
             TransientError: its engine process had been ended from outside, or does not load its models again.
+            BusyError: too many wait already, or its turn did not come in time.
         """
+        with self._turns.turn(lane):
+            return self._analyse(data)
+
+    def _analyse(self, data: bytes) -> Analysis:
         for _ in self._all:
             process = self._take()
             try:

@@ -17,6 +17,7 @@ from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
 from app.gpu.pool import EnginePool
 from app.gpu.settings import FaceSettings
+from app.gpu.turns import Lane
 
 log = logging.getLogger(__name__)
 
@@ -73,25 +74,17 @@ class FaceService:
     def info(self) -> EngineInfo:
         return self._ready().pool.info
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A place for one picture; its bytes are read and analysed only inside.
-
-        Raises:
-            BusyError, NotReadyError: come back later.
-        """
-        with self._ready().pool.turn(), metrics.HELD.track_inprogress():
-            yield
-
-    def analyse(self, data: bytes) -> Analysis:
-        """Find the faces of a picture; call inside `turn()`.
+    def analyse(self, data: bytes, lane: Lane) -> Analysis:
+        """Find the faces of a picture, when its turn has come.
 
         Raises:
             PermanentError: it can never be decoded.
             EngineCrashedError: it killed its engine process.
+            BusyError, NotReadyError: come back later.
         """
         try:
-            analysis = self._ready().pool.analyse(data)
+            with metrics.HELD.track_inprogress():
+                analysis = self._ready().pool.analyse(data, lane)
         except PermanentError as error:
             metrics.IMAGES.labels(error.code).inc()
             raise
@@ -109,16 +102,16 @@ class FaceService:
         return self._ready().index.claim(bucket, key)
 
     def index_image(self, item: Payload, data: bytes, claim: Claim) -> Payload:
-        """Analyse a picture and make the index hold its faces; call inside `turn()`.
+        """Analyse a picture and make the index hold its faces.
 
         A picture that can never be decoded is recorded as rejected, with its reason, and raised.
 
         Raises:
-            PermanentError, EngineCrashedError: as `analyse`.
+            PermanentError, EngineCrashedError, BusyError: as `analyse`.
             OvertakenError: the item was changed meanwhile.
         """
         try:
-            analysis = self.analyse(data)
+            analysis = self.analyse(data, "pictures")
         except PermanentError as error:
             self.reject(item, error, claim)
             raise

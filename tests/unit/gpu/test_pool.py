@@ -53,14 +53,14 @@ def test_models_that_cannot_be_loaded_again_are_a_problem_until_they_can(
     pool: EnginePool, settings: FaceSettings, photos: dict[str, bytes]
 ) -> None:
     picture = media.jpeg(media.portrait(photos))
-    assert pool.analyse(picture).width > 0
+    assert pool.analyse(picture, "pictures").width > 0
     pack, away = settings.model_dir / "stand_in", settings.model_dir / "away"
     pack.rename(away)
     end_engines()
 
     def refused() -> bool:
         with pytest.raises(TransientError):
-            pool.analyse(picture)
+            pool.analyse(picture, "pictures")
         return bool(pool.problem)
 
     eventually(refused, "a problem")
@@ -73,7 +73,7 @@ def test_models_that_cannot_be_loaded_again_are_a_problem_until_they_can(
         return pool.problem is None
 
     eventually(mended, "models loaded again, without a picture")
-    assert pool.analyse(picture).width > 0
+    assert pool.analyse(picture, "pictures").width > 0
 
 
 def replace_pack(settings: FaceSettings) -> None:
@@ -84,13 +84,13 @@ def replace_pack(settings: FaceSettings) -> None:
 
 def test_a_model_replaced_under_a_running_service_is_not_used(pool: EnginePool, settings: FaceSettings) -> None:
     picture = bright_square()
-    [embedding] = [face.embedding for face in pool.analyse(picture).faces]
+    [embedding] = [face.embedding for face in pool.analyse(picture, "pictures").faces]
     replace_pack(settings)
     end_engines()
 
     def refused() -> str | None:
         with pytest.raises(TransientError):
-            pool.analyse(picture)
+            pool.analyse(picture, "pictures")
         return pool.problem
 
     problem = eventually(refused, "the other model refused")
@@ -105,7 +105,7 @@ def test_a_model_replaced_under_a_running_service_is_not_used(pool: EnginePool, 
 
     eventually(mended, "the service's own model used again")
     assert pool.state() == {"processes": 1, "processes_ready": 1}
-    [again] = [face.embedding for face in pool.analyse(picture).faces]
+    [again] = [face.embedding for face in pool.analyse(picture, "pictures").faces]
     assert (again == embedding).all()
 
 
@@ -132,7 +132,7 @@ def test_a_process_that_cannot_work_is_not_offered_while_another_can(settings: F
             replace_pack(settings)
         end_engines(1)
         with ThreadPoolExecutor(4) as clients:
-            found = list(clients.map(lambda _: len(pool.analyse(picture).faces), range(60)))
+            found = list(clients.map(lambda _: len(pool.analyse(picture, "pictures").faces), range(60)))
         assert found == [1] * 60
         eventually(lambda: "problem" in pool.state(), "the problem told")
         state = pool.state()
