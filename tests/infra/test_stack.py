@@ -17,7 +17,7 @@ import pytest
 import redis
 import urllib3
 from docker.models.containers import Container
-from lookingglass.preflight import LABEL
+from lookingglass.engine import LABEL
 from minio import Minio
 from minio.error import S3Error
 from pulumi import automation as auto
@@ -108,6 +108,7 @@ def config(docker_client: "docker.DockerClient") -> dict[str, Any]:
         ),
         "baseImage": engine.base_image(docker_client),
         "redisImage": engine.redis_image(docker_client),
+        "minioImage": "build",
         "index": "embedded",
         "caBundle": str(engine.CA_BUNDLE),
         "openFiles": 4096,

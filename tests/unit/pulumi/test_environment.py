@@ -8,8 +8,8 @@ from typing import Any
 import pulumi
 import pytest
 from lookingglass import environment, preflight
+from lookingglass.go import duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
-from lookingglass.service import duration
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from app.common.settings import ServiceSettings
@@ -56,7 +56,7 @@ class Declared(mocks.Mocks):
 
     def uploaders(self) -> dict[str, Props]:
         """The containers that only upload secrets."""
-        return {name: props for name, props in self.resources[CONTAINER].items() if not props.get("start", True)}
+        return {name: props for name, props in self.resources[CONTAINER].items() if "uploads" in props}
 
 
 def secret(name: str) -> str:
