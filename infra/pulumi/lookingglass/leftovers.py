@@ -46,6 +46,7 @@ class LeftoversProvider(ResourceProvider):
                 for image in client.images.list(filters={"label": f"{label}={props['stack']}"}):
                     with _unless_used():
                         client.images.remove(str(image.id), force=len(image.tags) > 1)
+            _prune_cache(client)
             if not props["retain_data"]:
                 for volume in client.volumes.list(filters={"label": f"{LABEL}={props['stack']}"}):
                     with _unless_used():
@@ -85,15 +86,16 @@ class Tidying(Resource):
 
 
 def _tidy(props: dict[str, Any]) -> None:
-    """Remove the stack's images that have neither name nor container, and cache beyond its bound.
-
-    Tidying is no reason to fail: what an engine cannot do or somebody else does meanwhile is left.
-    """
+    """Remove the stack's images that have neither name nor container, and cache beyond its bound."""
     with connect(props.get("docker_host") or None, LONG) as client:
         with _unless_used():
             client.images.prune(filters={"dangling": True, "label": f"{LABEL}={props['stack']}"})
-        with _unless_used():
-            client.api.prune_builds(keep_storage=CACHE_BYTES, filters={"until": CACHE_UNUSED})
+        _prune_cache(client)
+
+
+def _prune_cache(client: docker.DockerClient) -> None:
+    with _unless_used():
+        client.api.prune_builds(keep_storage=CACHE_BYTES, filters={"until": CACHE_UNUSED})
 
 
 @contextmanager

@@ -234,6 +234,27 @@ def test_a_worker_may_finish_its_longest_job(monkeypatch: pytest.MonkeyPatch) ->
     assert environment_of(worker)["VIDEO_JOB_TIMEOUT"] == "600"
 
 
+def test_a_server_of_the_index_may_write_what_it_holds(declared: Declared) -> None:
+    assert declared.containers()["qdrant"]["stopTimeout"] >= 60
+    assert environment_of(declared.containers()["qdrant"])["QDRANT_INIT_FILE_PATH"].startswith("/tmp/")  # noqa: S108
+
+
+def test_what_the_application_user_keeps_is_given_to_it_before_it_is_used(declared: Declared) -> None:
+    for kept in ("minio", "minio-events"):
+        owner = declared.resources[CONTAINER][f"{kept}-owner"]
+        assert (owner["start"], owner["image"]) == (False, "sha256:app")
+        assert [volume["volumeName"] for volume in owner["volumes"]] == [f"lookingglass-dev-{kept}"]
+    assert declared.containers()["minio"]["user"] == declared.containers()["webhook"]["user"]
+
+
+def test_silo_is_pulled_and_minio_is_built_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled = declare(monkeypatch).resources["docker:index/remoteImage:RemoteImage"]
+    assert pulled["minio"]["name"].startswith("pgsty/silo:RELEASE.")
+    built = declare(monkeypatch, minioImage="build")
+    assert "minio" in built.resources["docker:index/image:Image"]
+    assert "minio" not in built.resources["docker:index/remoteImage:RemoteImage"]
+
+
 def test_queues_of_their_own_are_known_to_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     containers = declare(monkeypatch, videoQueueName="video_processing", cleanupQueueName="cleanup").containers()
     served = environment_of(containers["worker-1"])["QUEUE_NAMES"]
