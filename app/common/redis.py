@@ -102,8 +102,8 @@ def problem(error: RedisError, url: str) -> str:
     secure = scheme.startswith("rediss")
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"Redis's certificate is not of a known CA ({said}): name the CA's file in SSL_CERT_FILE."
-    if secure and "SSL" in said.upper():
-        return f"Redis does not speak TLS there, or not ours ({said}): is it redis:// in REDIS_URL, or another port?"
+    if secure and ("SSL" in said.upper() or isinstance(error, RedisTimeoutError)):
+        return f"Redis does not speak TLS there, or is not up ({said}): is it redis:// in REDIS_URL, or another port?"
     if isinstance(error, (NoPermissionError, AuthorizationError)):
         return f"Redis denies this user something ({said}): give it every command on every key of this database."
     if isinstance(error, AuthenticationError):

@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY, Collector
 
-from app.common.version import VERSION
-
-Info("lookingglass_build", "What runs.").info({"version": VERSION, "service": "webhook"})
 _EVENTS = Counter("lookingglass_events_total", "Event records received, by what became of them.", ["outcome"])
 JOBS, IGNORED, DEAD_LETTERS = (_EVENTS.labels(outcome) for outcome in ("job", "ignored", "dead_letter"))
 

@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
-from app.common.errors import PermanentError
+from app.common.errors import LookingGlassError
 from app.common.jobs import RECONCILE_FIGURES, RETRY_INTERVALS, is_ours, queue
 from app.webhook.intake import HINTS_SINCE
 from app.webhook.settings import WebhookSettings
@@ -31,6 +31,13 @@ DEAD_LETTER_CHARS = 4000
 HELD_BACK_AFTER = 20
 
 JSON = dict[str, Any]
+
+
+class NotOursError(LookingGlassError):
+    """The job names a function that is none of ours, so no worker runs it."""
+
+    code = "not_ours"
+    status = 422
 
 
 class Jobs:
@@ -91,13 +98,13 @@ class Jobs:
         """Put a failed job back on its queue with its tries restored; False if it is not among the failed.
 
         Raises:
-            PermanentError: it names a function that is none of ours.
+            NotOursError: it names a function that no worker here runs.
         """
         job = self._fetch(job_id)
         if job is None:
             return False
         if not is_ours(job):
-            raise PermanentError("not_ours", f"The job {job_id} names a function that no worker here runs.")
+            raise NotOursError(f"The job {job_id} names a function that no worker here runs.")
         job.retries_left = len(RETRY_INTERVALS)
         try:
             self._queue(job.origin).failed_job_registry.requeue(job)
@@ -111,7 +118,7 @@ class Jobs:
         failed = [job_id for registry in registries for job_id in registry.get_job_ids(cleanup=False)]
         requeued = 0
         for job_id in failed:
-            with suppress(PermanentError):
+            with suppress(NotOursError):
                 requeued += self.requeue(job_id)
         return requeued
 

@@ -9,14 +9,11 @@ import sys
 import time
 
 from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
 from app.common import logs
+from app.common.jobs import trim_ended
+from app.common.redis import connect, require
 from app.common.settings import load
 from app.worker import jobs, operate, schedule
 from app.worker.reliable import ReliableQueue, ReliableWorker
@@ -74,6 +71,7 @@ def work(settings: WorkerSettings) -> None:
 
 def _chores(connection: "Redis", settings: WorkerSettings) -> None:
     _check_clock(connection)
+    trim_ended(connection, settings)
     schedule.keep_scheduled(connection, settings, settings.reconcile_interval)
 
 
@@ -88,18 +86,8 @@ def _check_clock(connection: "Redis") -> None:
 
 
 def _connect(settings: WorkerSettings) -> "Redis":
-    # Redis may be restarted at any moment: a command is tried for about 10 s before it fails.
-    connection = Redis.from_url(
-        settings.redis_url,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-        health_check_interval=30,
-    )
-    try:
-        connection.ping()
-    except RedisError as error:
-        sys.exit(f"app.worker: Redis does not answer ({error}): is REDIS_URL right, and Redis up?")
-    return connection
+    require(settings.redis_url, "app.worker")
+    return connect(settings.redis_url, patient=True)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ For a container's health check, where host and container are one.
 import socket
 import sys
 
-from redis import Redis
 from rq import Worker
+from rq.utils import as_text
 
+from app.common.redis import connect
 from app.common.settings import load
 from app.worker.settings import WorkerSettings
 
@@ -19,14 +20,9 @@ REDIS_TIMEOUT = 5
 def main() -> None:
     """Look for this host's worker among those that Redis knows; they vanish when they fall silent."""
     settings = load(WorkerSettings)
-    connection = Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_timeout=REDIS_TIMEOUT,
-        socket_connect_timeout=REDIS_TIMEOUT,
-    )
+    connection = connect(settings.redis_url, timeout=REDIS_TIMEOUT)
     prefix = f"{Worker.redis_worker_namespace_prefix}{settings.worker_name}.{socket.gethostname()}."
-    known = (str(key) for key in connection.smembers(Worker.redis_workers_keys))
+    known = (as_text(key) for key in connection.smembers(Worker.redis_workers_keys))
     alive = any(connection.exists(key) for key in known if key.startswith(prefix))
     sys.exit(None if alive else f"app.worker: no worker {prefix}* is known to Redis")
 

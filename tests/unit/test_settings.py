@@ -1,8 +1,12 @@
 """A wrong environment ends a service with one message that names every wrong variable."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from app.common.settings import is_loopback, load
+from app.common.version import VERSION
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
@@ -61,3 +65,8 @@ def test_the_original_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.queue_names == ("facial_recognition",)
     assert settings.minio_endpoint == "localhost:9000"
     assert settings.gpu_worker_url == "http://localhost:5001"
+
+
+def test_the_version_reported_is_that_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["version"] == VERSION

@@ -11,8 +11,9 @@ import pytest
 from qdrant_client import QdrantClient
 
 from app.common.items import item_id
+from app.common.wire import OvertakenError
 from app.gpu.engines.base import EngineInfo
-from app.gpu.index import ALIAS, INDEX_ERRORS, ITEMS, FaceIndex, OvertakenError
+from app.gpu.index import ALIAS, INDEX_ERRORS, ITEMS, FaceIndex
 
 INFO = EngineInfo("dlib", "model-a", "cpu", 4, "euclid", 0.5, 1600)
 OTHER_INFO = EngineInfo("dlib", "model-b", "cpu", 3, "cosine", 0.5, 1600)

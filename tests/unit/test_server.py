@@ -1,0 +1,76 @@
+"""A service listens on addresses of either kind, and ends when what it has in hand is done."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from infra.local.processes import ChildProcess
+from tests.fixtures import free_port
+
+SERVICE = """
+import sys, time
+from flask import jsonify
+from app.common.server import serve
+from app.common.web import Service, Token
+app = Service("service", token_of=lambda path: Token("TOKEN", None), max_body_bytes=1000)
+@app.get("/slow")
+def slow():
+    time.sleep(2)
+    return jsonify(status="success")
+serve(app, sys.argv[1], int(sys.argv[2]), threads=4, max_body_bytes=1000, bodies_bytes=4000, body_seconds=5, grace=10)
+"""
+
+
+def started(directory: Path, host: str) -> tuple[ChildProcess, int]:
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = ChildProcess(
+        "service", [sys.executable, "-c", SERVICE, host, str(port)], environment, directory / "service.log"
+    )
+    process.start()
+
+    def ready() -> bool:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return probe.connect_ex(("::1" if ":" in host else "127.0.0.1", port)) == 0
+
+    process.wait_until(ready, 30)
+    return process, port
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"), [("127.0.0.1", ["127.0.0.1"]), ("::1", ["[::1]"]), ("::", ["[::1]", "127.0.0.1"])]
+)
+def test_it_listens_on_addresses_of_either_kind(tmp_path: Path, host: str, reached: list[str]) -> None:
+    process, port = started(tmp_path, host)
+    try:
+        with urllib3.PoolManager(retries=False) as http:
+            for address in reached:
+                assert http.request("GET", f"http://{address}:{port}/health/live").status == 200
+    finally:
+        process.stop()
+
+
+def test_told_to_stop_it_finishes_what_it_has_in_hand_and_takes_nothing_new(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    answered: list[int] = []
+    try:
+        with urllib3.PoolManager(retries=False) as http:
+            url = f"http://127.0.0.1:{port}/slow"
+            asking = threading.Thread(target=lambda: answered.append(http.request("GET", url).status))
+            asking.start()
+            time.sleep(0.7)
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.5)
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                urllib3.request("GET", url, retries=False)
+            asking.join()
+        assert answered == [200]
+    finally:
+        process.stop()
