@@ -6,13 +6,11 @@ The shapes are those of the published SDK, which is made from the plugin's schem
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import pulumi
 import pulumi_docker
+from pulumi._types import input_type_types, is_input_type
 from pulumi.runtime.rpc import UNKNOWN
-from pydantic.alias_generators import to_camel
 
 Props = dict[str, Any]
 
@@ -45,7 +43,7 @@ def refused(kind: str, inputs: Props) -> Iterator[tuple[str, str]]:
     """What the plugin refuses of a resource's inputs: the property, and why."""
     for name in sorted(required(kind) - inputs.keys()):
         yield name, "missing required property"
-    yield from _misfits(inputs, shape(getattr(pulumi_docker, kind)), "")
+    yield from _misfits(inputs, shape(getattr(pulumi_docker, f"{kind}Args")), "")
     if inputs.get("wait") and "healthcheck" not in inputs:
         yield "wait", "the container does not have a healthcheck defined"
     for upload in inputs.get("uploads", ()):
@@ -75,14 +73,9 @@ def required(kind: str) -> set[str]:
     return {"Container": {"image"}, "RemoteImage": {"name"}, "Image": {"imageName"}}.get(kind, set())
 
 
-@cache
-def shape(resource: type) -> Mapping[str, Any]:
-    """The type of each property of a resource, or of a structure in one."""
-    found = {}
-    for name, member in vars(resource).items():
-        if isinstance(member, property) and member.fget is not None:
-            hint = typing.get_type_hints(member.fget).get("return")
-            found[to_camel(name)] = typing.get_args(hint)[0] if typing.get_origin(hint) is pulumi.Output else hint
+def shape(inputs: type) -> Mapping[str, Any]:
+    """The type of each property of a resource's inputs, or of a structure in them."""
+    found: Mapping[str, Any] = input_type_types(inputs)
     return found
 
 
@@ -98,12 +91,12 @@ def _misfits(values: Mapping[str, Any], known: Mapping[str, Any], path: str) -> 
 def _misfit(name: str, value: Any, hint: Any, where: str) -> Iterator[tuple[str, str]]:
     if value == UNKNOWN or not isinstance(value, (str, float, list, dict)):
         return  # known only when something else is made
-    arguments = [member for member in typing.get_args(hint) if member is not type(None)]
-    if type(None) in typing.get_args(hint):
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Union:  # of the value and of what it may be waited for as
         yield from _misfit(name, value, arguments[0], where)
     elif typing.get_origin(hint) is Sequence:
         yield from _misfits_of_list(name, value, arguments[0], where)
-    elif typing.get_origin(hint) is Mapping or (isinstance(hint, type) and issubclass(hint, dict)):
+    elif typing.get_origin(hint) is Mapping or is_input_type(hint):
         if isinstance(value, dict):
             yield from _misfits(value, dict.fromkeys(value, arguments[1]) if arguments else shape(hint), f"{where}.")
         else:
@@ -123,8 +116,9 @@ def _misfits_of_list(name: str, value: Any, item: Any, where: str) -> Iterator[t
 
 
 def _misfit_of_scalar(name: str, value: Any, wanted: type, where: str) -> Iterator[tuple[str, str]]:
-    if type(value) is not (float if wanted is int else wanted) or (wanted is int and value % 1):
-        yield where, f"expected {wanted.__name__} type, got {value!r}"  # every number is sent as a float
+    sent: Any = float if wanted is int else wanted  # every number is sent as a float
+    if type(value) is not sent or (wanted is int and value % 1):
+        yield where, f"expected {wanted.__name__} type, got {value!r}"
     elif name in PATTERNS and not re.fullmatch(PATTERNS[name], str(value)):
         yield where, f"'{value}' does not match '{PATTERNS[name]}'"
     elif name in COUNTS and value < 0:
