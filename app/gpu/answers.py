@@ -127,4 +127,7 @@ class Health(BaseModel):
     model_id: str
     device: str
     processes: int
+    #: Those that have loaded the service's own model; of the others, `problem` says what is wrong.
+    processes_ready: int
+    problem: str | None = None
     index: dict[str, Any]
