@@ -48,10 +48,12 @@ class Credentials(pulumi.ComponentResource):
     minio_root: Output[str]
     minio_worker: Output[str]
     minio_crawler: Output[str]
+    minio_console: Output[str]
     qdrant: Output[str]
     webhook: Output[str]
     api: Output[str]
     gpu_worker: Output[str]
+    console: Output[str]
 
     def __init__(self, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Credentials", "credentials", None, opts)
@@ -60,8 +62,10 @@ class Credentials(pulumi.ComponentResource):
         self.minio_root = Credential("minio-root-password", own).value
         self.minio_worker = Credential("minio-worker-password", own).value
         self.minio_crawler = Credential("minio-crawler-password", own).value
+        self.minio_console = Credential("minio-console-password", own).value
         self.qdrant = Credential("qdrant-api-key", own).value
         self.webhook = Credential("webhook-token", own).value
         self.api = Credential("api-token", own).value
         self.gpu_worker = Credential("gpu-worker-token", own).value
+        self.console = Credential("console-token", own).value
         self.register_outputs({})

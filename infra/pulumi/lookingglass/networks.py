@@ -8,16 +8,16 @@ from lookingglass.engine import LABEL
 
 #: Who talks to whom. None of these leads out of the host: what decodes a stranger's files reaches nothing else.
 CONVERSATIONS = {
-    "jobs": ("redis", "webhook", "worker"),
-    "storage": ("minio", "webhook", "worker"),
-    "faces": ("gpu-worker", "worker"),
+    "jobs": ("redis", "webhook", "worker", "console"),
+    "storage": ("minio", "webhook", "worker", "console"),
+    "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
 }
 
 #: The network through which ports are published. Docker publishes none from a network without a way out, so on this
 #: one containers do not see each other.
 INGRESS = "ingress"
-PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker")
+PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console")
 
 
 class Networks(pulumi.ComponentResource):
