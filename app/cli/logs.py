@@ -3,8 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from app.cli.where import Where
+from app.cli.where import ROOT, Where
 from app.common.errors import LookingGlassError
+
+CONTAINERS = ROOT / "scripts" / "containers.sh"
 
 
 class NoLogError(LookingGlassError):
@@ -34,21 +36,7 @@ def _files(directory: Path, service: str | None, lines: int, follow: bool) -> in
 
 
 def _containers(stack: str, service: str | None, lines: int, follow: bool) -> int:
-    """Of a stack on the engine that `DOCKER_HOST` names, or this machine's."""
-    label = f"label=org.lookingglass.stack={stack}"
-    listed = subprocess.run(
-        ["docker", "ps", "--filter", label, "--format", "{{.Names}}"], capture_output=True, text=True
-    )
-    if listed.returncode:
-        raise NoLogError(f"Docker does not answer: {listed.stderr.strip()}")
-    names = listed.stdout.split()
-    prefix = f"lookingglass-{stack}-"
-    wanted = [name for name in names if service is None or name.removeprefix(prefix).startswith(service)]
-    if not wanted:
-        shown = ", ".join(name.removeprefix(prefix) for name in names) or "none"
-        raise NoLogError(f"There is no container of {service} in the stack {stack}; there are: {shown}.")
-    running = [
-        subprocess.Popen(["docker", "logs", "--tail", str(lines), *(["--follow"] if follow else []), name])
-        for name in wanted
-    ]
-    return max(process.wait() for process in running)
+    """Of a stack, on the engine that it is on."""
+    options = ["--tail", str(lines), *(["--follow"] if follow else [])]
+    command = [str(CONTAINERS), stack, "logs", *([service] if service else []), *options]
+    return subprocess.run(command).returncode

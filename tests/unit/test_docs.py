@@ -101,7 +101,7 @@ def test_every_make_target_named_exists() -> None:
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
 def test_every_file_the_docs_name_exists(page: Path) -> None:
     for name in re.findall(r"`((?:app|infra|scripts|tests|docs)/[^`<> ]+)`", page.read_text() + README):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name.partition("::")[0]).exists(), name
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
 
@@ -112,3 +112,13 @@ def test_every_reason_code_is_documented() -> None:
     raised |= set(re.findall(r'Kind\.[A-Z]+: \("([a-z_]+)"', sources))
     documented = (ROOT / "docs" / "architecture.md").read_text().split("(`reason_code`):")[1]
     assert raised <= set(re.findall(r"`([a-z_]+)`", documented))
+
+
+def test_every_line_of_before_and_now_is_tried() -> None:
+    page = (ROOT / "docs" / "migration.md").read_text()
+    lines = re.findall(r"^\| (.+?) \| (.+?) \| `([^`:]+)::(\w+)` \|$", page, re.M)
+    assert len(lines) == page.count("\n| ") - 1 >= 15
+    for _, now, file, test in lines:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+        for target in re.findall(r"`make ([a-z-]+)", now):
+            assert f"\n{target}: " in (ROOT / "Makefile").read_text(), target
