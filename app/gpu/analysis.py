@@ -10,21 +10,19 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import cache
+from mmap import mmap
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import numpy as np
-
+from app.gpu import views
+from app.gpu.decode import MEMORY, MEMORY_PER_PIXEL
 from app.gpu.engines import load
 from app.gpu.engines.base import Engine, EngineInfo, Face
-from app.gpu.images import decode
+from app.gpu.images import Canvas, Limits, decode
 from app.gpu.settings import FaceSettings
-
-#: Memory in bytes that one picture may take beside what the engine holds: a part for every pixel that is allowed
-#: (WebP, the greediest format, was seen to take 22), and one for what does not grow with the picture.
-MEMORY_PER_PIXEL = 40
-MEMORY = 2**30
+from app.gpu.slots import slot_bytes
+from app.gpu.views import View
 
 
 class EngineFailedError(Exception):
@@ -42,6 +40,8 @@ class Analysis:
     width: int
     height: int
     faces: list[Face]
+    #: What was ignored or not looked at.
+    notes: list[str]
     decode_ms: float
     analyse_ms: float
 
@@ -75,24 +75,38 @@ def analyse(data: bytes) -> Analysis:
         raise EngineNotLoadedError
     settings, engine = _settings[-1], _engine()
     _bound_memory(settings.max_image_pixels)
+    info = engine.info
     started = time.perf_counter()
-    image = decode(data, max_pixels=settings.max_image_pixels, max_side=engine.info.max_side)
+    picture = decode(data, Limits(settings.max_image_pixels, info.max_side), _canvas())
     decoded = time.perf_counter()
+    found: list[tuple[View, list[Face]]] = []
     try:
-        [faces] = engine.analyse([image.pixels])
+        for view in views.views(picture.planes, info.max_side):
+            [faces] = engine.analyse([view.pixels(_canvas().memory)])
+            found.append((view, faces))
     except MemoryError:
         raise
     except Exception as error:
         # As text: what a library raises may not survive the way to another process.
         raise EngineFailedError(f"{type(error).__name__}: {error}") from None
-    x, y = image.scale
+    size = picture.width, picture.height
     return Analysis(
-        width=image.width,
-        height=image.height,
-        faces=[_scaled(face, x, y) for face in faces],
+        width=picture.width,
+        height=picture.height,
+        faces=views.faces(found, size, info.distance, info.link_distance),
+        notes=picture.notes,
         decode_ms=(decoded - started) * 1000,
         analyse_ms=(time.perf_counter() - decoded) * 1000,
     )
+
+
+def _canvas() -> Canvas:
+    return Canvas(_memory())
+
+
+@cache
+def _memory() -> memoryview:
+    return memoryview(mmap(-1, slot_bytes(_settings[-1].max_image_pixels)))
 
 
 _settings: list[FaceSettings] = []
@@ -119,13 +133,3 @@ def _bound_memory(pixels: int) -> None:
     held = 1024 * int(status.partition("VmData:")[2].split()[0])
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY + MEMORY_PER_PIXEL * pixels, hard))
-
-
-def _scaled(face: Face, x: float, y: float) -> Face:
-    left, top, right, bottom = face.box
-    return Face(
-        box=(left * x, top * y, right * x, bottom * y),
-        landmarks=face.landmarks * np.array([x, y], np.float32),
-        score=face.score,
-        embedding=face.embedding,
-    )

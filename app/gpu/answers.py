@@ -21,6 +21,8 @@ class Place(Said):
     box: tuple[float, float, float, float]
     landmarks: list[tuple[float, float]]
     score: float
+    #: The frame of an animation in which it was seen best.
+    frame: int | None = None
 
 
 class EmbeddedFace(Place):

@@ -121,6 +121,7 @@ class FaceService:
                 "kind": "image",
                 "width": analysis.width,
                 "height": analysis.height,
+                **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
                     "analyse": round(analysis.analyse_ms, 1),
@@ -275,6 +276,7 @@ def payload(face: Face) -> Payload:
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        **({} if face.frame is None else {"frame": face.frame}),
     }
 
 

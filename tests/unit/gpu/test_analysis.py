@@ -8,6 +8,7 @@ import pytest
 from pebble import ProcessPool
 
 from app.gpu import analysis
+from app.gpu.decode import MEMORY, MEMORY_PER_PIXEL
 from app.gpu.settings import FaceSettings
 from tests import media
 
@@ -19,7 +20,7 @@ def take(number: int) -> int:
 
 def test_a_decoder_that_wants_too_much_memory_fails_alone(photos: dict[str, bytes]) -> None:
     settings = FaceSettings(max_image_pixels=10**6)
-    most = analysis.MEMORY + analysis.MEMORY_PER_PIXEL * settings.max_image_pixels
+    most = MEMORY + MEMORY_PER_PIXEL * settings.max_image_pixels
     picture = media.jpeg(media.portrait(photos))
     with ProcessPool(
         max_workers=1, initializer=analysis.start, initargs=[settings], context=get_context("spawn")
