@@ -130,4 +130,7 @@ class Health(BaseModel):
     #: Those that have loaded the service's own model; of the others, `problem` says what is wrong.
     processes_ready: int
     problem: str | None = None
+    decoders: int
+    #: Seconds within which a picture is answered, its wait included.
+    answer_timeout_s: int
     index: dict[str, Any]

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -250,12 +250,11 @@ class FaceService:
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
-                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
-        while pool and not self._closing.wait(RETRY_SECONDS):
-            pool.mend()
+        self._closing.wait()
         if pool:
             pool.close()
 
