@@ -32,6 +32,7 @@ def process(directory: Path, port: int) -> ChildProcess:
             "QDRANT__SERVICE__HOST": "127.0.0.1",
             "QDRANT__SERVICE__HTTP_PORT": str(port),
             "QDRANT__STORAGE__STORAGE_PATH": str(directory),
+            "QDRANT_INIT_FILE_PATH": str(directory / ".qdrant-initialized"),  # else in the working directory
         }
     return ChildProcess("qdrant", command, environment, directory / "log")
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
+from app.gpu.judging import Judging, indexed_by, judging
 from app.gpu.pool import EnginePool
 from app.gpu.settings import FaceSettings
 from app.gpu.turns import Lane
@@ -122,6 +123,7 @@ class FaceService:
                 "width": analysis.width,
                 "height": analysis.height,
                 **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
+                "judged_by": indexed_by(self.info),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
                     "analyse": round(analysis.analyse_ms, 1),
@@ -138,6 +140,8 @@ class FaceService:
     def reject(self, item: Payload, error: PermanentError, claim: Claim) -> Payload:
         """Record why an item has no faces, and drop what an earlier version of it had."""
         rejected = {**item, "status": "rejected", "reason": str(error), "reason_code": error.code}
+        if error.judged_by:
+            rejected["judged_by"] = error.judged_by
         return self._put(rejected, [], claim)
 
     def item(self, bucket: str, key: str) -> tuple[Payload | None, list[Payload]]:
@@ -157,10 +161,33 @@ class FaceService:
         with _index_errors():
             return self._ready().index.items(**selection)
 
-    def lookup(self, bucket: str, keys: list[str]) -> dict[str, Payload]:
-        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`."""
+    def lookup(self, bucket: str, keys: list[str], caller: Mapping[str, Any] | None = None) -> dict[str, Payload]:
+        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`.
+
+        What was judged by another value than this service, or the caller, has for the same name now,
+        is not current.
+        """
+        present = {**self._judging(), **(caller or {})}
         with _index_errors():
-            return self._ready().index.lookup(bucket, keys)
+            found = self._ready().index.lookup(bucket, keys)
+        for said in found.values():
+            by = said.pop("judged_by") or {}
+            otherwise = any(name in by and by[name] != value for name, value in present.items())
+            said["judged_otherwise"] = bool(said["current"] and otherwise)
+            said["current"] = said["current"] and not otherwise
+        return found
+
+    def current(self, bucket: str, key: str, etag: str) -> Payload | None:
+        """The record of exactly this version, if it is of the model in use and its faces are all there.
+
+        None for a verdict of others: whoever sends the picture now, judges otherwise.
+        """
+        said = self.lookup(bucket, [key]).get(key)
+        if not (said and said["current"] and said["etag"] == etag):
+            return None
+        record = self.item(bucket, key)[0]
+        by = (record or {}).get("judged_by") or {}
+        return record if by.keys() <= self._judging().keys() else None
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
         """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""
@@ -231,6 +258,9 @@ class FaceService:
         metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
         metrics.INDEXED.labels(record["status"]).inc()
         return record
+
+    def _judging(self) -> Judging:
+        return judging(self._settings, self.info)
 
     def _ready(self) -> Parts:
         if self._parts is None:

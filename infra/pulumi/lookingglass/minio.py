@@ -6,14 +6,14 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from infra import contract
+from lookingglass.container import Container
 from lookingglass.credentials import Credentials
-from lookingglass.images import Images
-from lookingglass.networks import Networks
-from lookingglass.service import SECRETS_DIR, Container, Port, Service, http_health
+from lookingglass.foundation import Foundation
+from lookingglass.service import SECRETS_DIR, Port, Service, http_health
 from lookingglass.settings import Settings
 from lookingglass.storage import Bucket, BucketNotification, User, reader, uploader
 
-#: The user of the image that the bundle builds.
+#: The application's user; the images' own is root.
 USER = "10001:10001"
 
 ROOT_USER = "lookingglass"
@@ -31,46 +31,45 @@ ENVIRONMENT_FILE = "minio.env"
 class MinIO(Container):
     """The server; all its settings come from a file, for the webhook's token is among them."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, base: Foundation) -> None:
+        settings, credentials = base.settings, base.credentials
         service = Service(
             role="minio",
             name="minio",
-            image=images.minio,
+            image=base.images.minio,
             user=USER,
-            networks=networks.of("minio"),
+            networks=base.networks.of("minio"),
             command=(
                 *("server", "--quiet", "--address", f":{PORT}", "--console-address", f":{CONSOLE_PORT}"),
                 "/data",
             ),
-            environment={"MINIO_CONFIG_ENV_FILE": f"{SECRETS_DIR}/{ENVIRONMENT_FILE}", "MINIO_UPDATE": "off"},
+            environment={
+                "MINIO_CONFIG_ENV_FILE": f"{SECRETS_DIR}/{ENVIRONMENT_FILE}",
+                "MINIO_UPDATE": "off",
+                "HOME": "/tmp",  # noqa: S108 - where its certificates would be
+            },
             secrets={
                 ENVIRONMENT_FILE: Output.all(credentials.minio_root, credentials.webhook).apply(
                     lambda values: _environment_file(*values)
                 )
             },
             data={"/data": "minio", str(EVENTS_DIR): "minio-events"},
+            adopts_data=True,
             ports=[
                 Port(internal=PORT, external=settings.minio_port, address=settings.public_address),
                 Port(internal=CONSOLE_PORT, external=settings.minio_console_port, address=settings.public_address),
             ],
             health=http_health(PORT, "/minio/health/cluster"),
         )
-        super().__init__(service, settings, stack, opts)
+        super().__init__(service, base)
 
 
 class Storage(pulumi.ComponentResource):
     """Buckets and MinIO's users, in a server that is up."""
 
-    def __init__(self, settings: Settings, credentials: Credentials, minio: MinIO) -> None:
+    def __init__(self, base: Foundation, minio: MinIO) -> None:
         super().__init__("lookingglass:infra:Storage", "storage")
+        settings, credentials = base.settings, base.credentials
         connection = _connection(settings, credentials)
         up = ResourceOptions(parent=self, depends_on=[minio])
         names = [settings.image_bucket, settings.video_bucket]
@@ -84,9 +83,9 @@ class Storage(pulumi.ComponentResource):
 class Notifications(pulumi.ComponentResource):
     """The buckets' events. With the webhook up, since MinIO takes half a minute to tell its targets without."""
 
-    def __init__(self, settings: Settings, credentials: Credentials, storage: Storage, webhook: Container) -> None:
+    def __init__(self, base: Foundation, storage: Storage, webhook: Container) -> None:
         super().__init__("lookingglass:infra:Notifications", "notifications")
-        connection = _connection(settings, credentials)
+        settings, connection = base.settings, _connection(base.settings, base.credentials)
         up = ResourceOptions(parent=self, depends_on=[storage, webhook])
         for name in (settings.image_bucket, settings.video_bucket):
             BucketNotification(f"{name}-events", connection, name, up)

@@ -4,7 +4,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import Output, ResourceOptions
 
-from lookingglass.preflight import LABEL
+from lookingglass.engine import LABEL
 
 #: Who talks to whom. None of these leads out of the host: what decodes a stranger's files reaches nothing else.
 CONVERSATIONS = {

@@ -1,14 +1,12 @@
 """The webhook."""
 
-from pulumi import ResourceOptions
+import pulumi
 
-from lookingglass.credentials import Credentials
-from lookingglass.images import Images
-from lookingglass.networks import Networks
+from lookingglass.container import Container
+from lookingglass.foundation import Foundation
 from lookingglass.redis import PORT as REDIS_PORT
 from lookingglass.redis import redis_url
-from lookingglass.service import Container, Port, Service, http_health
-from lookingglass.settings import Settings
+from lookingglass.service import Port, Service, http_health
 
 #: The user of the application image.
 USER = "10001:10001"
@@ -19,21 +17,14 @@ PORT = 5002
 class Webhook(Container):
     """While it is replaced, MinIO keeps the events."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:
+        settings, credentials = base.settings, base.credentials
         service = Service(
             role="webhook",
             name="webhook",
-            image=images.app,
+            image=base.images.app,
             user=USER,
-            networks=networks.of("webhook"),
+            networks=base.networks.of("webhook"),
             command=("python", "-m", "app.webhook"),
             environment={
                 "WEBHOOK_HOST": "0.0.0.0",  # noqa: S104 - inside the container; what is published is said below
@@ -50,4 +41,4 @@ class Webhook(Container):
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
             health=http_health(PORT, "/health"),
         )
-        super().__init__(service, settings, stack, opts)
+        super().__init__(service, base, *after)

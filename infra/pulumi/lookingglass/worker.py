@@ -1,16 +1,14 @@
 """The workers."""
 
-from pulumi import ResourceOptions
+import pulumi
 
-from lookingglass.credentials import Credentials
-from lookingglass.images import Images
+from lookingglass.container import Container
+from lookingglass.foundation import Foundation
 from lookingglass.minio import PORT as MINIO_PORT
 from lookingglass.minio import WORKER_USER
-from lookingglass.networks import Networks
 from lookingglass.redis import PORT as REDIS_PORT
 from lookingglass.redis import redis_url
-from lookingglass.service import Container, Health, Service
-from lookingglass.settings import Settings
+from lookingglass.service import Health, Service
 from lookingglass.webhook import USER
 
 #: Seconds to end after the last job, and to leave the queue in order.
@@ -20,22 +18,14 @@ STOP_MARGIN = 30
 class Worker(Container):
     """One worker. It holds no key of the index, and its networks lead nowhere else."""
 
-    def __init__(
-        self,
-        number: int,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, number: int, base: Foundation, *after: pulumi.Resource) -> None:
+        settings, credentials = base.settings, base.credentials
         service = Service(
             role="worker",
             name=f"worker-{number}",
-            image=images.app,
+            image=base.images.app,
             user=USER,
-            networks=networks.of("worker"),
+            networks=base.networks.of("worker"),
             command=("python", "-m", "app.worker"),
             environment={
                 "WORKER_NAME": f"worker-{number}",
@@ -56,4 +46,4 @@ class Worker(Container):
             stop_grace=settings.video_job_timeout + STOP_MARGIN,
             health=Health(command=("CMD", "python", "-m", "app.worker.health"), interval=15, timeout=10, retries=4),
         )
-        super().__init__(service, settings, stack, opts)
+        super().__init__(service, base, *after)

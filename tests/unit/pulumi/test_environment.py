@@ -1,15 +1,14 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pytest
 from lookingglass import environment, preflight
+from lookingglass.go import duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
-from lookingglass.service import duration
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from app.common.settings import ServiceSettings
@@ -17,6 +16,7 @@ from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
 from infra.contract import OUTPUTS, PORTS, SECRET_OUTPUTS
+from tests.infra.docker_schema import refused, written_back
 
 CONTAINER = "docker:index/container:Container"
 
@@ -56,7 +56,7 @@ class Declared(mocks.Mocks):
 
     def uploaders(self) -> dict[str, Props]:
         """The containers that only upload secrets."""
-        return {name: props for name, props in self.resources[CONTAINER].items() if not props.get("start", True)}
+        return {name: props for name, props in self.resources[CONTAINER].items() if "uploads" in props}
 
 
 def secret(name: str) -> str:
@@ -128,13 +128,27 @@ def test_every_container_is_watched_by_a_check_of_its_service(declared: Declared
         assert props["wait"], name
 
 
-def test_no_container_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared: Declared) -> None:
-    for name, props in declared.resources[CONTAINER].items():
-        assert all(props.get("command", [])), f"{name}: values for command may not be empty"
-        health = props.get("healthcheck", {})
-        for key in ("interval", "timeout", "startPeriod"):
-            # As Go prints a duration: no unit has as much as the next one holds.
-            assert re.fullmatch(r"(\d+h)?([1-5]?\dm)?[1-5]?\ds", health.get(key, "0s")), f"{name}: {key}"
+def test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared: Declared) -> None:
+    for typ, resources in declared.resources.items():
+        if not typ.startswith("docker:"):
+            continue
+        kind = typ.rpartition(":")[2]
+        for name, props in resources.items():
+            inputs = as_sent(props)
+            assert list(refused(kind, inputs)) == [], name
+            if inputs.get("start", True):
+                assert {key: inputs.get(key) for key in written_back(kind, inputs)} == written_back(kind, inputs), (
+                    name
+                )
+
+
+def as_sent(value: Any) -> Any:
+    """Inputs as the plugin gets them: every number with a fraction."""
+    if isinstance(value, dict):
+        return {name: as_sent(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [as_sent(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @pytest.mark.parametrize(
@@ -232,6 +246,27 @@ def test_a_worker_may_finish_its_longest_job(monkeypatch: pytest.MonkeyPatch) ->
     worker = declare(monkeypatch, videoJobTimeout=600).containers()["worker-1"]
     assert worker["stopTimeout"] > 600
     assert environment_of(worker)["VIDEO_JOB_TIMEOUT"] == "600"
+
+
+def test_a_server_of_the_index_may_write_what_it_holds(declared: Declared) -> None:
+    assert declared.containers()["qdrant"]["stopTimeout"] >= 60
+    assert environment_of(declared.containers()["qdrant"])["QDRANT_INIT_FILE_PATH"].startswith("/tmp/")
+
+
+def test_what_the_application_user_keeps_is_given_to_it_before_it_is_used(declared: Declared) -> None:
+    for kept in ("minio", "minio-events"):
+        owner = declared.resources[CONTAINER][f"{kept}-owner"]
+        assert (owner["start"], owner["image"]) == (False, "sha256:app")
+        assert [volume["volumeName"] for volume in owner["volumes"]] == [f"lookingglass-dev-{kept}"]
+    assert declared.containers()["minio"]["user"] == declared.containers()["webhook"]["user"]
+
+
+def test_silo_is_pulled_and_minio_is_built_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled = declare(monkeypatch).resources["docker:index/remoteImage:RemoteImage"]
+    assert pulled["minio"]["name"].startswith("pgsty/silo:RELEASE.")
+    built = declare(monkeypatch, minioImage="build")
+    assert "minio" in built.resources["docker:index/image:Image"]
+    assert "minio" not in built.resources["docker:index/remoteImage:RemoteImage"]
 
 
 def test_queues_of_their_own_are_known_to_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
