@@ -150,6 +150,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
                 for face in analysis.faces
             ],
             "timings_ms": {"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+            "note": " ".join(analysis.notes) or None,
         }
         return Response(pack(answer), content_type=MSGPACK) if packed else jsonify(answer)
 
