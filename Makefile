@@ -81,7 +81,7 @@ SERVICE ?=
 TAIL ?= 100
 FOLLOW ?= 1
 
-.PHONY: test test-unit lint format bench faults mend-events
+.PHONY: test test-unit lint format bench faults screenshots mend-events
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
 	$(BIN)/python -m tests.infra $(BIN)/python -m pytest -n 2
@@ -101,6 +101,8 @@ bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
 	$(BIN)/python -m tests.bench
 faults: $(VENV)/.dev ## Break everything under load at full size, print what became of it (ARGS="--objects 200")
 	$(BIN)/python -m tests.faults $(ARGS)
+screenshots: $(VENV)/.dev ## Photograph every page of the console in a real Chromium, into docs/screenshots
+	SCREENSHOT_DIR=docs/screenshots $(BIN)/python -m pytest -q tests/pipeline/test_browser.py
 mend-events: ## Take damaged event files out of the local MinIO's queue directory
 	@scripts/mend-event-queue.sh $(or $(LOOKINGGLASS_DIR),.lookingglass)/data/events
 

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
-from rq.job import JobStatus
-from rq.results import Result
 from werkzeug.test import TestResponse
 
-from app.common.jobs import ObjectJob, options, queue
+from app.common.jobs import queue
 from app.console.pages import create_app
 from app.console.parts import Parts
 from app.console.session import Guarded
@@ -71,20 +69,11 @@ class Console:
 
     def enqueue(self, key: str, job_id: str, bucket: str = "images") -> Any:
         """A job on the queue."""
-        job = ObjectJob("facial_recognition", job_id, bucket, key, "s3:ObjectCreated:Put", 60)
-        target = queue(job.queue, self.redis)
-        made = target.create_job("app.worker.jobs.route_processing_job", **options(job, self.parts.settings))
-        return target.enqueue_job(made)
+        return standin.enqueue(self.redis, key, job_id, bucket)
 
     def fail(self, key: str, job_id: str, error: str, bucket: str = "images") -> None:
         """A job that failed for good."""
-        job = self.enqueue(key, job_id, bucket)
-        self.redis.lrem("rq:queue:facial_recognition", 0, job_id)
-        with self.redis.pipeline() as pipe:
-            job.set_status(JobStatus.FAILED, pipe)
-            job.failed_job_registry.add(job, ttl=600, exc_string=error, pipeline=pipe)
-            Result.create_failure(job, 600, error, pipeline=pipe)
-            pipe.execute()
+        standin.fail(self.redis, key, job_id, error, bucket)
 
     def waiting(self) -> list[str]:
         """The objects of the jobs on the queue."""

@@ -12,15 +12,19 @@ from flask import Flask, Response, jsonify, request
 from redis import Redis
 from rq import Worker
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
+from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from app.common.jobs import ROUTE, JobSettings, ObjectJob, options, queue
 from app.console.upstream import AwayError
 from app.gpu.api import KeyConverter
 
 JSON = dict[str, Any]
+
+QUEUE = "facial_recognition"
 
 #: What operators sign in with, and its header.
 TOKEN = "the operator's own token"
@@ -212,3 +216,21 @@ def worker(connection: Redis, name: str, job_id: str | None = None, **about: Any
         with connection.pipeline() as pipe:
             Execution.create(job, ttl=60, pipeline=pipe, worker_name=name)
             pipe.execute()
+
+
+def enqueue(connection: Redis, key: str, job_id: str, bucket: str = "images") -> Job:
+    """A job on the queue."""
+    job = ObjectJob(QUEUE, job_id, bucket, key, "s3:ObjectCreated:Put", 60)
+    target = queue(QUEUE, connection)
+    return target.enqueue_job(target.create_job(ROUTE, **options(job, JobSettings())))
+
+
+def fail(connection: Redis, key: str, job_id: str, error: str, bucket: str = "images") -> None:
+    """A job that failed for good."""
+    job = enqueue(connection, key, job_id, bucket)
+    connection.lrem(f"rq:queue:{QUEUE}", 0, job_id)
+    with connection.pipeline() as pipe:
+        job.set_status(JobStatus.FAILED, pipe)
+        job.failed_job_registry.add(job, ttl=600, exc_string=error, pipeline=pipe)
+        Result.create_failure(job, 600, error, pipeline=pipe)
+        pipe.execute()
