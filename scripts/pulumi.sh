@@ -55,7 +55,7 @@ if [[ $1 == rotate ]]; then
   urn=$(urn_of "${2:-}")
   set -- up --replace "$urn"
 fi
-if [[ $1 == up || $1 == destroy ]] && [[ ! -t 0 ]]; then
+if [[ $1 == up || $1 == destroy ]] && [[ ! -t 0 || ! -t 1 ]]; then
   set -- "$@" --yes
 fi
 exec pulumi "$@"
