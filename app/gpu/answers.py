@@ -81,6 +81,8 @@ class Found(BaseModel):
     model_id: str
     status: Literal["indexed", "rejected"]
     current: bool
+    #: Whether it is whole, but was judged by other settings than those of now.
+    judged_otherwise: bool
 
 
 class Lookups(Success):
@@ -125,4 +127,7 @@ class Health(BaseModel):
     model_id: str
     device: str
     processes: int
+    #: Those that have loaded the service's own model; of the others, `problem` says what is wrong.
+    processes_ready: int
+    problem: str | None = None
     index: dict[str, Any]

@@ -37,6 +37,8 @@ class FaceSettings(ServiceSettings):
     #: Largest image accepted, in bytes of the file and in pixels once decoded.
     max_image_bytes: int = Field(64 * 2**20, ge=1024)
     max_image_pixels: int = Field(100_000_000, ge=1024)
+    #: Pictures, and as many frames of videos, that wait their turn; the next is told to come back.
+    max_waiting: int = Field(64, ge=1, le=1000)
     #: Bytes of requests on their way in or waiting, all of them in memory; what is beyond is told to come back.
     max_waiting_bytes: int = Field(512 * 2**20, ge=2**20)
 

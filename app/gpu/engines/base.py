@@ -45,6 +45,12 @@ class EngineInfo:
     link_distance: float
     #: Longest side in pixels that shows the engine everything it can use; decoders may reduce to it.
     max_side: int
+    #: The least score of a face that is kept.
+    min_score: float = 0.0
+    #: Most images it takes in one call.
+    batch: int = 1
+    #: Calls it may have under way at once.
+    threads: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
