@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -122,6 +122,7 @@ class FaceService:
                 "kind": "image",
                 "width": analysis.width,
                 "height": analysis.height,
+                **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
                 "judged_by": indexed_by(self.info),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
@@ -279,12 +280,11 @@ class FaceService:
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
-                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
-        while pool and not self._closing.wait(RETRY_SECONDS):
-            pool.mend()
+        self._closing.wait()
         if pool:
             pool.close()
 
@@ -305,6 +305,7 @@ def payload(face: Face) -> Payload:
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        **({} if face.frame is None else {"frame": face.frame}),
     }
 
 

@@ -33,8 +33,8 @@ OUTAGE_INTERVALS = [2, 5, 10, 30, 60, 120, 300]
 #: How often it is tried: for a week.
 OUTAGE_TRIES = 2000
 
-#: Seconds that a job takes at most beside the analysis of its picture: reading it, and waiting for a place.
-ANALYSIS_SLACK = 60
+#: Seconds that a job takes at most beside what the face service takes: reading the picture, waiting for a place.
+JOB_SLACK = 60
 
 JSON = dict[str, Any]
 Outcome = JSON | Retry
@@ -131,8 +131,8 @@ def forks(job: Job) -> bool:
 
 def least_timeout() -> float:
     """Seconds that a job needs at least, whatever IMAGE_JOB_TIMEOUT says: the face service may take so long."""
-    analysis = context().faces.analysis_s
-    return analysis + ANALYSIS_SLACK if analysis else 0
+    longest = context().faces.longest_s
+    return longest + JOB_SLACK if longest else 0
 
 
 @cache
