@@ -25,7 +25,7 @@ from app.common.errors import PermanentError, TransientError
 from app.common.wire import EngineCrashedError
 from app.gpu import views
 from app.gpu.faces import Image
-from app.gpu.images import WRITTEN
+from app.gpu.jpegs import WRITTEN
 from app.gpu.settings import FaceSettings
 from app.gpu.slots import Slot, slot_bytes
 from app.gpu.views import Plane

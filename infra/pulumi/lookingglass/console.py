@@ -5,9 +5,6 @@ import pulumi
 from lookingglass.container import Container
 from lookingglass.foundation import Foundation
 from lookingglass.minio import CONSOLE_USER
-from lookingglass.minio import PORT as MINIO_PORT
-from lookingglass.redis import PORT as REDIS_PORT
-from lookingglass.redis import redis_url
 from lookingglass.service import Port, Service, http_health
 from lookingglass.webhook import PORT as WEBHOOK_PORT
 from lookingglass.webhook import USER
@@ -32,19 +29,21 @@ class Console(Container):
                 "CONSOLE_PORT": str(PORT),
                 "WEBHOOK_URL": f"http://webhook:{WEBHOOK_PORT}",
                 "GPU_WORKER_URL": "http://gpu-worker:5001",
-                "MINIO_ENDPOINT": f"minio:{MINIO_PORT}",
+                "MINIO_ENDPOINT": base.endpoints.minio_endpoint,
+                "MINIO_REGION": base.endpoints.minio_region,
                 "MINIO_USER": CONSOLE_USER,
                 "IMAGE_BUCKET": settings.image_bucket,
                 "VIDEO_BUCKET": settings.video_bucket,
                 **settings.queues,
             },
             secrets={
-                "redis_url": redis_url(credentials.redis, "redis", REDIS_PORT),
+                "redis_url": base.endpoints.redis_url,
                 "minio_password": credentials.minio_console,
                 "api_token": credentials.api,
                 "gpu_worker_token": credentials.gpu_worker,
                 "console_token": credentials.console,
             },
+            host_directories=base.endpoints.directories,
             ports=[Port(internal=PORT, external=settings.console_port, address=settings.console_address)],
             health=http_health(PORT, "/health"),
         )

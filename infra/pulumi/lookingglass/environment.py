@@ -10,15 +10,16 @@ from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 from lookingglass import preflight, settings
 from lookingglass.console import Console
 from lookingglass.credentials import Credentials
+from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
 from lookingglass.engine import LOOPBACK
 from lookingglass.face import FaceService
 from lookingglass.foundation import Foundation
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers, Tidying
-from lookingglass.minio import CRAWLER_USER, ROOT_USER, MinIO, Notifications, Storage
+from lookingglass.minio import CRAWLER_USER, MinIO, Notifications, Storage
 from lookingglass.networks import Networks
 from lookingglass.qdrant import Qdrant
-from lookingglass.redis import Redis, redis_url
+from lookingglass.redis import Redis
 from lookingglass.settings import Settings
 from lookingglass.webhook import Webhook
 from lookingglass.worker import Worker
@@ -35,16 +36,17 @@ def declare() -> None:
     preflight.check(chosen, stack)
     base = _foundation(chosen, stack)
 
-    redis = Redis(base)
-    minio = MinIO(base)
-    storage = Storage(base, minio)
-    index = [Qdrant(base, base.images.qdrant)] if base.images.qdrant is not None else []
+    # Each where the stack runs one of its own.
+    redis = [Redis(base, image) for image in (base.images.redis,) if image is not None]
+    minio = [MinIO(base, image) for image in (base.images.minio,) if image is not None]
+    index = [Qdrant(base, image) for image in (base.images.qdrant,) if image is not None]
+    storage = Storage(base, *minio)
     faces = [FaceService(number, base, *index) for number in range(1, len(chosen.gpus or [""]) + 1)]
-    workers = [Worker(number, base, redis, storage, *faces) for number in range(1, chosen.workers + 1)]
-    webhook = Webhook(base, redis)
-    console = Console(base, redis, storage, webhook, *faces)
+    workers = [Worker(number, base, *redis, storage, *faces) for number in range(1, chosen.workers + 1)]
+    webhook = Webhook(base, *redis)
+    console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
-    Tidying(base.settings, stack, base.images.built, base.after(redis, minio, webhook, console, *faces, *workers))
+    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
     for name, value in _outputs(chosen, base.credentials).items():
         pulumi.export(name, value)
@@ -52,13 +54,14 @@ def declare() -> None:
 
 def _foundation(chosen: Settings, stack: str) -> Foundation:
     engine = ResourceOptions(providers=[docker.Provider("engine", host=chosen.docker_host)])
-    leftovers = Leftovers(chosen, stack)
+    leftovers, credentials = Leftovers(chosen, stack), Credentials(chosen, ResourceOptions())
     return Foundation(
         settings=chosen,
         stack=stack,
-        credentials=Credentials(ResourceOptions()),
+        credentials=credentials,
+        endpoints=endpoints(chosen, credentials),
         images=Images(chosen, stack, leftovers, engine),
-        networks=Networks(stack, engine),
+        networks=Networks(chosen, stack, engine),
         leftovers=leftovers,
         engine=engine,
     )
@@ -71,15 +74,15 @@ def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[s
     """
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
-        "minio_url": f"http://{chosen.host}:{chosen.minio_port}",
-        "minio_console_url": f"http://{chosen.host}:{chosen.minio_console_port}",
-        "redis_url": redis_url(credentials.redis, LOOPBACK, chosen.redis_port),
+        "minio_url": chosen.minio_url,
+        "minio_console_url": None if chosen.storage else f"http://{chosen.host}:{chosen.minio_console_port}",
+        "redis_url": redis_url(chosen, credentials, LOOPBACK, chosen.redis_port),
         "gpu_worker_url": f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
-        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if chosen.index == "server" else None,
+        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if "qdrant" in chosen.runs else chosen.qdrant_url,
         "console_url": f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}",
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
-        "minio_user": ROOT_USER,
+        "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,
         "minio_password": credentials.minio_root,
         "webhook_token": credentials.webhook,
         "api_token": credentials.api,

@@ -6,7 +6,6 @@ import pulumi
 
 from lookingglass.container import Container
 from lookingglass.foundation import Foundation
-from lookingglass.qdrant import PORT as QDRANT_PORT
 from lookingglass.service import Port, Service, http_health
 from lookingglass.webhook import USER
 
@@ -45,9 +44,10 @@ class FaceService(Container):
         if settings.index == "embedded":
             environment["INDEX_DIR"] = INDEX_DIR
             more["data"] = {INDEX_DIR: "index"}
-        else:
-            environment["QDRANT_URL"] = f"http://qdrant:{QDRANT_PORT}"
-            secrets["qdrant_api_key"] = credentials.qdrant
+        if base.endpoints.qdrant_url:
+            environment["QDRANT_URL"] = base.endpoints.qdrant_url
+        if base.endpoints.qdrant_url and base.endpoints.qdrant_api_key:
+            secrets["qdrant_api_key"] = base.endpoints.qdrant_api_key
         service = Service(
             role="gpu-worker",
             name=f"gpu-worker-{number}",

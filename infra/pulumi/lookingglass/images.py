@@ -11,7 +11,7 @@ from pulumi import Input, Output, ResourceOptions
 from infra import contract
 from lookingglass import ROOT
 from lookingglass.leftovers import Leftovers
-from lookingglass.settings import Settings, SettingsError
+from lookingglass.settings import ServiceName, Settings, SettingsError
 
 #: Where the builds find a site's certificates.
 SITE_CA = ROOT / "infra" / "images" / "ca" / "site.crt"
@@ -22,9 +22,9 @@ class Images(pulumi.ComponentResource):
 
     app: Output[str]
     face: Output[str]
-    minio: Output[str]
-    redis: Output[str]
-    #: None with an embedded index.
+    #: None where the stack runs none.
+    minio: Output[str] | None
+    redis: Output[str] | None
     qdrant: Output[str] | None
 
     def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
@@ -39,15 +39,15 @@ class Images(pulumi.ComponentResource):
             if builds_face or settings.face_image
             else self.app
         )
-        self.minio = self._minio() if settings.builds["minioImage"] else self._pulled("minio", settings.minio_image)
-        self.redis = self._pulled("redis", settings.redis_image)
-        self.qdrant = self._pulled("qdrant", settings.qdrant_image) if settings.index == "server" else None
+        self.minio = self._minio() if settings.builds["minioImage"] else self._of("minio", settings.minio_image)
+        self.redis = self._of("redis", settings.redis_image)
+        self.qdrant = self._of("qdrant", settings.qdrant_image)
         self.register_outputs({})
 
     @property
     def built(self) -> list[Output[str]]:
         """What changes with any image of the stack."""
-        return [self.app, self.face, self.minio]
+        return [image for image in (self.app, self.face, self.minio) if image is not None]
 
     def _app(self, name: str, replacement: str | None, lock: str) -> Output[str]:
         if replacement:
@@ -79,6 +79,9 @@ class Images(pulumi.ComponentResource):
         )
         # A local build is referred to by its digest: by its name, a container would never be replaced.
         return image.repo_digest
+
+    def _of(self, role: ServiceName, reference: str) -> Output[str] | None:
+        return self._pulled(role, reference) if role in self._settings.runs else None
 
     def _pulled(self, name: str, reference: str) -> Output[str]:
         image = pulumi_docker.RemoteImage(name, name=reference, keep_locally=True, opts=self._own)

@@ -8,10 +8,14 @@ from typing import Any
 
 import docker
 import docker.errors
+import pulumi
 import requests
 from docker.types import Ulimit
 
+from lookingglass import targets
+from lookingglass.connection import Props
 from lookingglass.engine import LABEL, LOOPBACK, EngineError, connect
+from lookingglass.existing import Storage
 from lookingglass.settings import Settings
 
 #: Seconds for a registry to say whether it has an image.
@@ -34,6 +38,7 @@ def check(settings: Settings, stack: str) -> None:
             *_busy_ports(settings, client, stack),
             *_images(settings, client),
             *_limits(settings, client, stack),
+            *_storage(settings),
         ]
     if problems:
         raise EngineError("the Docker engine cannot run this stack:\n  " + "\n  ".join(problems))
@@ -55,8 +60,8 @@ def _busy_ports(settings: Settings, client: docker.DockerClient, stack: str) -> 
                 taken[port] = container.name
                 if container.labels.get(LABEL) == stack:
                     ours.add(port)
-    for key, port in settings.ports.items():
-        if port in ours or (key == "qdrantPort" and settings.index == "embedded"):
+    for key, port in settings.published.items():
+        if port in ours:
             continue
         if port in taken:
             yield f"{key}: port {port} is taken by the container {taken[port]}; stop it or choose another port"
@@ -133,6 +138,30 @@ def _refusal(client: docker.DockerClient, limit: Ulimit) -> str | None:
     finally:
         client.api.remove_container(probe, force=True)
     return None
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    """A MinIO that stands already must let us in; that it has to be restarted is said before it is."""
+    if not (storage := settings.storage):
+        return
+    try:
+        known = targets.in_use(_administration(storage, settings))
+    except targets.UNREACHED as error:
+        yield f"storage: {storage.endpoint} does not let {storage.user} administer it: {error}"
+        return
+    if not known:
+        what = "is restarted" if storage.restart else "has to be restarted (by you, for storage.restart is false)"
+        pulumi.warn(f"MinIO at {storage.endpoint} knows no webhook of ours yet: it {what} to take it.")
+
+
+def _administration(storage: Storage, settings: Settings) -> Props:
+    return {
+        "endpoint": storage.endpoint,
+        "user": storage.user,
+        "password": storage.password.get_secret_value(),
+        "region": storage.region,
+        "ca_bundle": settings.ca_bundle or "",
+    }
 
 
 def _tar() -> bytes:

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from infra.contract import PORTS
+from lookingglass import existing
 
 #: Services that take environment variables and memory limits of the operator's.
 ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console"]
@@ -123,6 +125,11 @@ class Settings(BaseModel):
     video_bucket: str = Field("videos", pattern=BUCKET)
     #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some ten thousand faces.
     index: Literal["server", "embedded"] = "server"
+    #: Services that stand already, in place of the stack's own.
+    storage: existing.Storage | None = Field(None, repr=False)
+    redis_url: existing.RedisAddress | None = Field(None, repr=False)
+    qdrant_url: existing.HTTPAddress | None = None
+    qdrant_api_key: SecretStr | None = Field(None, repr=False)
     #: Whether the data volumes outlive `pulumi destroy`.
     retain_data: bool = True
 
@@ -187,6 +194,19 @@ class Settings(BaseModel):
                 "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
                 "of that host which this machine reaches",
             ),
+            (
+                self.index == "embedded" and self.qdrant_url,
+                "index: embedded needs no qdrantUrl; take one of them away",
+            ),
+            (
+                self.qdrant_api_key and not self.qdrant_url,
+                "qdrantApiKey: goes with a qdrantUrl; our own has one",
+            ),
+            (
+                self.storage and not self.storage.webhook_url and ip_address(self.public_address).is_loopback,
+                "publicAddress: the storage posts its events to the webhook: give an address of the Docker host that "
+                "it reaches, or storage.webhookUrl",
+            ),
             (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
         ]
         for wrong, message in problems:
@@ -225,6 +245,27 @@ class Settings(BaseModel):
         }
 
     @property
+    def runs(self) -> frozenset[ServiceName]:
+        """The services of the stack's own."""
+        given: dict[ServiceName, Any] = {
+            "redis": self.redis_url,
+            "minio": self.storage,
+            "qdrant": self.qdrant_url or self.index == "embedded",
+        }
+        return frozenset(role for role in MEMORY if not given.get(role))
+
+    @property
+    def minio_url(self) -> str:
+        """MinIO as this machine reaches it."""
+        return self.storage.endpoint.rstrip("/") if self.storage else f"http://{self.host}:{self.minio_port}"
+
+    @property
+    def published(self) -> dict[str, int]:
+        """The ports, by key, of the services that the stack runs."""
+        absent = MEMORY.keys() - self.runs
+        return {key: port for key, port in self.ports.items() if not key.startswith(tuple(absent))}
+
+    @property
     def ports(self) -> dict[str, int]:
         """The published ports by key."""
         return {to_camel(name): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
@@ -236,16 +277,16 @@ class Settings(BaseModel):
         return {
             "appImage": not self.app_image,
             "faceImage": own_face,
-            "minioImage": self.minio_image == BUILD,
+            "minioImage": "minio" in self.runs and self.minio_image == BUILD,
         }
 
     @property
     def pulled_images(self) -> dict[str, str]:
         """The images that the engine must have or pull, by key."""
         named = {
-            "redisImage": self.redis_image,
-            "qdrantImage": self.qdrant_image if self.index == "server" else None,
-            "minioImage": None if self.builds["minioImage"] else self.minio_image,
+            "redisImage": self.redis_image if "redis" in self.runs else None,
+            "qdrantImage": self.qdrant_image if "qdrant" in self.runs else None,
+            "minioImage": self.minio_image if "minio" in self.runs and not self.builds["minioImage"] else None,
             "appImage": self.app_image,
             "faceImage": self.face_image,
             "baseImage": self.base_image if any(self.builds.values()) else None,

@@ -4,8 +4,6 @@ import pulumi
 
 from lookingglass.container import Container
 from lookingglass.foundation import Foundation
-from lookingglass.redis import PORT as REDIS_PORT
-from lookingglass.redis import redis_url
 from lookingglass.service import Port, Service, http_health
 
 #: The user of the application image.
@@ -34,10 +32,11 @@ class Webhook(Container):
                 **settings.queues,
             },
             secrets={
-                "redis_url": redis_url(credentials.redis, "redis", REDIS_PORT),
+                "redis_url": base.endpoints.redis_url,
                 "webhook_token": credentials.webhook,
                 "api_token": credentials.api,
             },
+            host_directories=base.endpoints.directories,
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
             health=http_health(PORT, "/health"),
         )

@@ -4,10 +4,7 @@ import pulumi
 
 from lookingglass.container import Container
 from lookingglass.foundation import Foundation
-from lookingglass.minio import PORT as MINIO_PORT
 from lookingglass.minio import WORKER_USER
-from lookingglass.redis import PORT as REDIS_PORT
-from lookingglass.redis import redis_url
 from lookingglass.service import Health, Service
 from lookingglass.webhook import USER
 
@@ -30,7 +27,8 @@ class Worker(Container):
             environment={
                 "WORKER_NAME": f"worker-{number}",
                 "QUEUE_NAMES": ",".join(name for key, name in settings.queues.items() if key.endswith("QUEUE_NAME")),
-                "MINIO_ENDPOINT": f"minio:{MINIO_PORT}",
+                "MINIO_ENDPOINT": base.endpoints.minio_endpoint,
+                "MINIO_REGION": base.endpoints.minio_region,
                 "MINIO_USER": WORKER_USER,
                 "GPU_WORKER_URL": "http://gpu-worker:5001",
                 "IMAGE_BUCKET": settings.image_bucket,
@@ -38,10 +36,11 @@ class Worker(Container):
                 **settings.queues,
             },
             secrets={
-                "redis_url": redis_url(credentials.redis, "redis", REDIS_PORT),
+                "redis_url": base.endpoints.redis_url,
                 "minio_password": credentials.minio_worker,
                 "gpu_worker_token": credentials.gpu_worker,
             },
+            host_directories=base.endpoints.directories,
             # The longest job may be finished.
             stop_grace=settings.video_job_timeout + STOP_MARGIN,
             health=Health(command=("CMD", "python", "-m", "app.worker.health"), interval=15, timeout=10, retries=4),
