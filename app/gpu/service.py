@@ -256,7 +256,7 @@ class FaceService:
         with _index_errors():
             record = self._ready().index.put(stamped, faces, claim)
         metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
-        metrics.INDEXED.labels(record["status"]).inc()
+        metrics.indexed(record)
         return record
 
     def _judging(self) -> Judging:
@@ -279,7 +279,7 @@ class FaceService:
                 log.exception("The face service could not start")
                 self._problem = f"{type(error).__name__}: {error}"
             else:
-                metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
+                metrics.ready(pool.info, pool.sizes.processes)
                 log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
