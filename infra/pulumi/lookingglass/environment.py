@@ -8,6 +8,7 @@ from pulumi import Input, ResourceOptions
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
 from lookingglass import preflight, settings
+from lookingglass.console import Console
 from lookingglass.credentials import Credentials
 from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
 from lookingglass.engine import LOOPBACK
@@ -43,8 +44,9 @@ def declare() -> None:
     faces = [FaceService(number, base, *index) for number in range(1, len(chosen.gpus or [""]) + 1)]
     workers = [Worker(number, base, *redis, storage, *faces) for number in range(1, chosen.workers + 1)]
     webhook = Webhook(base, *redis)
+    console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
-    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, *faces, *workers))
+    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
     for name, value in _outputs(chosen, base.credentials).items():
         pulumi.export(name, value)
@@ -77,6 +79,7 @@ def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[s
         "redis_url": redis_url(chosen, credentials, LOOPBACK, chosen.redis_port),
         "gpu_worker_url": f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
         "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if "qdrant" in chosen.runs else chosen.qdrant_url,
+        "console_url": f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}",
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
         "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,
@@ -85,6 +88,7 @@ def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[s
         "api_token": credentials.api,
         "gpu_worker_token": credentials.gpu_worker,
         "qdrant_api_key": credentials.qdrant,
+        "console_token": credentials.console,
         "crawler_access_key": CRAWLER_USER,
         "crawler_secret_key": credentials.minio_crawler,
     }

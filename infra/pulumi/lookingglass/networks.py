@@ -9,16 +9,16 @@ from lookingglass.settings import Settings
 
 #: Who talks to whom. None of these leads out of the host: what decodes a stranger's files reaches nothing else.
 CONVERSATIONS = {
-    "jobs": ("redis", "webhook", "worker"),
-    "storage": ("minio", "webhook", "worker"),
-    "faces": ("gpu-worker", "worker"),
+    "jobs": ("redis", "webhook", "worker", "console"),
+    "storage": ("minio", "webhook", "worker", "console"),
+    "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
 }
 
 #: The network through which ports are published. Docker publishes none from a network without a way out, so on this
 #: one containers do not see each other. It is also the way to services outside the stack.
 INGRESS = "ingress"
-PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker")
+PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console")
 
 #: The service that a conversation is with, where it may stand already, outside the stack.
 WITH = {"jobs": "redis", "storage": "minio", "index": "qdrant"}
