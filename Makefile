@@ -53,17 +53,18 @@ INVENTORY ?= infra/ansible/inventories/example
 hosts: $(VENV)/.ansible ## Prepare the GPU hosts of INVENTORY=… (ARGS="--check --diff" shows what it would do)
 	@ANSIBLE_CONFIG=infra/ansible/ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) infra/ansible/gpu_hosts.yml $(ARGS)
 
-# Pulumi's state on this machine, unless PULUMI_BACKEND_URL names another place.
+# The same state as `pulumi` itself: .pulumi-state, unless PULUMI_BACKEND_URL names another place.
 STACK ?= dev
-STATE := .pulumi-state
-PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STATE) $(STACK)
-.PHONY: preview up outputs down
+PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STACK)
+.PHONY: preview up outputs rotate down
 preview: $(VENV)/.pulumi ## Show what `make up` would change (STACK=gpu for another stack)
 	@$(PULUMI) preview
 up: $(VENV)/.pulumi ## Stand the environment up, or change it (REPORT=gpu1.json for a host that `make hosts` prepared)
 	@$(PULUMI) up $(ARGS)
 outputs: $(VENV)/.pulumi ## Show where everything is, secrets included
 	@$(PULUMI) stack output --show-secrets
+rotate: $(VENV)/.pulumi ## Make a credential anew, and restart what reads it (CREDENTIAL=api-token)
+	@$(PULUMI) rotate $(CREDENTIAL)
 down: $(VENV)/.pulumi ## Remove the environment, all but its data
 	@$(PULUMI) destroy $(ARGS)
 

@@ -83,6 +83,8 @@ class Found(BaseModel):
     model_id: str
     status: Literal["indexed", "rejected"]
     current: bool
+    #: Whether it is whole, but was judged by other settings than those of now.
+    judged_otherwise: bool
 
 
 class Lookups(Success):
@@ -122,9 +124,14 @@ class Health(BaseModel):
 
     status: Literal["healthy"]
     version: str
-    analysis_timeout_s: int
     engine: str
     model_id: str
     device: str
     processes: int
+    #: Those that have loaded the service's own model; of the others, `problem` says what is wrong.
+    processes_ready: int
+    problem: str | None = None
+    decoders: int
+    #: Seconds within which a picture is answered, its wait included.
+    answer_timeout_s: int
     index: dict[str, Any]

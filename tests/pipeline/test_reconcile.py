@@ -4,16 +4,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rq.job import JobStatus
+from minio import MinioAdmin
+from minio.credentials.providers import StaticProvider
+from rq.job import Job, JobStatus
+from rq.utils import now
 
 from app.common.errors import TransientError
 from app.common.jobs import queue
 from app.worker import reconcile, schedule
-from app.worker.converge import Context
+from app.worker.converge import Context, converge
 from app.worker.faces import FaceClient
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectVersion, Store
@@ -37,9 +41,9 @@ def events_lost(found: Pipeline) -> Iterator[None]:
             contract.subscribe(found.minio, bucket, ARNS)
 
 
-def operate(found: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the worker's, as an operator would."""
-    environment = dict(found.stack.processes["worker-1"].environment)
+def operate(found: Pipeline, *arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the worker's, as an operator would; `changed` are variables of its environment."""
+    environment = {**found.stack.processes["worker-1"].environment, **changed}
     return subprocess.run(
         [sys.executable, "-m", "app.worker", *arguments],
         capture_output=True,
@@ -53,8 +57,9 @@ def operate(found: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[st
 def differences(found: Pipeline) -> set[str]:
     """What a dry run prints, a line for each difference."""
     answer = operate(found, "reconcile", "--dry-run")
-    assert answer.returncode == 0, answer.stderr
-    return set(answer.stdout.splitlines())
+    printed = set(answer.stdout.splitlines())
+    assert answer.returncode == (3 if printed else 0), answer.stderr
+    return printed
 
 
 def worker_context(found: Pipeline, **settings: str) -> Context:
@@ -117,6 +122,26 @@ def test_a_job_that_failed_does_not_keep_its_object_from_the_next_comparison(
     assert waiting.failed_job_registry.get_job_count(cleanup=False) == 0
 
 
+def test_who_waits_for_a_comparison_is_told_of_a_job_that_failed(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    with events_lost(running):
+        running.put("images", "fails.jpg", portrait(9))
+    waiting = queue("served_by_the_test", running.redis)
+    with ThreadPoolExecutor(1) as operator:
+        told = operator.submit(operate, running, "reconcile", "--wait", RECONCILE_QUEUE_NAME=waiting.name)
+        job = eventually(lambda: next(iter(waiting.jobs), None), "a job of the comparison")
+        job.ended_at = now()
+        job.set_status(JobStatus.FAILED)
+        job.save()
+        waiting.failed_job_registry.add(job, exc_string="a bug")
+        waiting.remove(job)
+    assert told.result().returncode == 1
+    assert "1 of their jobs failed" in told.result().stderr
+    assert operate(running, "reconcile", "--wait").returncode == 0
+
+
 def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
     with events_lost(running):
         etag = running.put("images", "scheduled.jpg", portrait(5))
@@ -130,11 +155,101 @@ def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int
 def test_the_daily_look_at_every_record_is_due_until_it_was_taken(running: Pipeline) -> None:
     running.idle()
     running.redis.delete(schedule.NOT_DUE_THOROUGHLY)
+    step = Job("comparison-0-0", connection=running.redis)
     with pytest.raises(TransientError):
-        schedule.step(worker_context(running, gpu_worker_url="http://127.0.0.1:9"), running.redis, None, 0, 0)
+        schedule.step(worker_context(running, gpu_worker_url="http://127.0.0.1:9"), step, None, 0, 0)
     assert not running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
-    schedule.step(worker_context(running), running.redis, None, 0, 0)
+    schedule.step(worker_context(running), step, None, 0, 0)
     assert running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
+
+
+def test_comparisons_do_not_pile_up_where_nobody_serves_their_queue(running: Pipeline) -> None:
+    settings = worker_context(running, reconcile_queue_name="nobody_compares").settings
+    waiting = queue("nobody_compares", running.redis)
+    for _ in range(3):
+        running.redis.delete(schedule.NOT_DUE)  # an hour later
+        schedule.keep_scheduled(running.redis, settings, 3600)
+    [first] = waiting.jobs
+    schedule.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
+    assert waiting.job_ids == [first.id]
+    first.delete()
+    running.redis.delete(schedule.NOT_DUE)
+    schedule.keep_scheduled(running.redis, settings, 3600)
+    [second] = waiting.jobs
+    assert second.id != first.id
+    second.delete()
+
+
+def test_a_verdict_is_judged_again_when_its_cause_changed(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    with events_lost(running):
+        running.put("images", "large.jpg", portrait(10) + bytes(3000))
+    strict = worker_context(running, max_image_bytes="1024")
+    assert converge(strict, "images", "large.jpg")["status"] == "rejected"
+    assert running.item("images", "large.jpg")["item"]["judged_by"] == {"MAX_IMAGE_BYTES": 1024}
+    assert compared(strict, "large.jpg") == []
+    assert differences(running) == {"judgement\timages/large.jpg"}
+    assert "Differences: 1 judgement." in operate(running, "reconcile", "--wait").stderr
+    assert running.item("images", "large.jpg")["points"] == 1
+    assert differences(running) == set()
+
+
+def compared(context: Context, key: str, **how: bool) -> list[str]:
+    """What a comparison finds of a picture, without repairing it."""
+    return [
+        difference.why
+        for found, _ in reconcile.pages(context, reconcile.start(context.settings, **how))
+        for difference in found
+        if (difference.bucket, difference.key) == ("images", key)
+    ]
+
+
+def test_an_object_that_is_denied_to_the_worker_is_rejected_and_tried_again(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    admin = MinioAdmin(
+        endpoint=running.outputs["minio_url"].partition("://")[2],
+        credentials=StaticProvider(running.outputs["minio_user"], running.outputs["minio_password"]),
+        secure=False,
+    )
+    denied = "arn:aws:s3:::images/denied.jpg"
+    allow = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["arn:aws:s3:::*"]}
+    deny = {"Effect": "Deny", "Action": ["s3:GetObject"], "Resource": [denied]}
+    admin.user_add("reader", "reader-secret")
+    admin.policy_add("reading", policy={"Version": "2012-10-17", "Statement": [allow, deny]})
+    admin.policy_set("reading", user="reader")
+    reader = worker_context(running, minio_user="reader", minio_password="reader-secret")
+    with events_lost(running):
+        etag = running.put("images", "denied.jpg", portrait(11))
+        running.put("images", "allowed.jpg", portrait(12))
+    assert converge(reader, "images", "allowed.jpg")["status"] == "indexed"
+    assert converge(reader, "images", "denied.jpg")["status"] == "rejected"
+    item = running.item("images", "denied.jpg")["item"]
+    assert (item["reason_code"], item["etag"]) == ("unreadable", etag)
+    assert item["size"] == len(portrait(11))
+    assert compared(reader, "denied.jpg", thorough=False) == []
+    assert compared(reader, "denied.jpg", thorough=True) == []  # looked at today
+    assert compared(reader, "denied.jpg", by_hand=True) == ["judgement"]
+    admin.policy_add("nothing", policy={"Version": "2012-10-17", "Statement": [allow | {"Effect": "Deny"}]})
+    admin.policy_set("nothing", user="reader")
+    with pytest.raises(TransientError):
+        converge(reader, "images", "allowed.jpg")
+    # Another user may be allowed to: it is tried again at once.
+    assert differences(running) == {"judgement\timages/denied.jpg"}
+    operate(running, "reconcile", "--wait")
+    assert running.indexed("images", "denied.jpg", etag)["points"] == 1
+
+
+def test_an_object_that_stands_for_a_folder_is_nothing_to_compare(running: Pipeline) -> None:
+    operate(running, "reconcile", "--wait")
+    running.put("images", "folder/", b"")
+    running.idle()
+    assert running.item("images", "folder/")["code"] == "not_found"
+    assert differences(running) == set()
+    running.minio.remove_object("images", "folder/")
 
 
 def test_the_proof_says_what_is_left(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
@@ -190,6 +305,22 @@ def test_an_object_that_ends_its_worker_s_process_is_quarantined(
     running.gone("images", "deadly.jpg")
 
 
+def test_a_deadly_object_that_was_deleted_meanwhile_is_removed_once(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    running.put("images", "deadly and gone.jpg", portrait(13))
+    running.indexed("images", "deadly and gone.jpg")
+    running.idle()
+    with events_lost(running):
+        running.minio.remove_object("images", "deadly and gone.jpg")
+    body = {"bucket": "images", "object": "deadly and gone.jpg", "run_at": "2100-01-01T00:00:00Z"}
+    job = running.call("POST", "webhook/test/queue", body)[1]["job_id"]
+    running.redis.hset(f"rq:job:{job}", "meta", json.dumps({"deaths": 3}))
+    running.redis.zadd("rq:scheduled:facial_recognition", {job: 1})
+    running.gone("images", "deadly and gone.jpg")
+    eventually(lambda: running.call("GET", f"webhook/job/{job}")[1]["status"] == "finished", "the job finished")
+
+
 def test_an_orphan_is_found_behind_deletions_that_happen_meanwhile(
     running: Pipeline, portrait: Callable[[int], bytes]
 ) -> None:
@@ -217,7 +348,7 @@ def test_a_bucket_that_is_gone_is_passed_over_and_forgotten_on_request(
     running: Pipeline, portrait: Callable[[int], bytes]
 ) -> None:
     context = worker_context(running, image_bucket="gone")
-    version = ObjectVersion("gone", "a.jpg", "v1", 1, None, "", "")
+    version = ObjectVersion("gone", "a.jpg", "v1", 1, None, "2026-01-01T00:00:00+00:00")
     context.faces.put_image(version, portrait(0))
     with events_lost(running):
         running.put("videos", "beside.jpg", portrait(9))
