@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -83,6 +83,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
+    #: What runs the services: one engine, or the Swarm that the engine manages.
+    orchestrator: Literal["docker", "swarm"] = "docker"
+    #: Where the nodes of a Swarm get our images from, as `registry.example:5000/faces`; `docker login` to it here.
+    registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")
+    #: Whether the networks of a Swarm are encrypted between its nodes.
+    encrypted_networks: bool = False
     #: The engine, as `unix://…`, `tcp://…` or `ssh://user@host`; unset, what `DOCKER_HOST` says, or this machine's.
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
@@ -100,11 +106,15 @@ class Settings(BaseModel):
     engine: Literal["dlib", "insightface"] = "dlib"
     #: The GPU of each face service, by index or UUID as `nvidia-smi -L` lists them; none, and it runs on the CPU.
     gpus: list[GPU] = []
+    #: Face services on CPUs; with `gpus` there is one to a GPU.
+    face_services: int = Field(1, ge=1, le=64)
     #: Directory of the Docker host with a directory for each insightface pack.
     model_dir: str = Field("/srv/lookingglass/models", pattern=r"^/")
     #: The pack to use.
     model_pack: str = Field("buffalo_l", pattern=r"^[A-Za-z0-9_.-]+$")
 
+    #: Webhooks; more than one to a Swarm, at most one to a node.
+    webhooks: int = Field(1, ge=1, le=16)
     #: Worker containers.
     workers: int = Field(2, ge=1, le=256)
     #: Queues of their own for videos and removals; the workers serve every queue, pictures first.
@@ -205,10 +215,36 @@ class Settings(BaseModel):
             ),
             (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
         ]
-        for wrong, message in problems:
+        for wrong, message in (*problems, *self._of_orchestrator()):
             if wrong:
                 raise ValueError(message)
         return self
+
+    def _of_orchestrator(self) -> list[tuple[Any, str]]:
+        """What goes with one orchestrator only: whether it is wrong, and what to say then."""
+        swarm = self.orchestrator == "swarm"
+        return [
+            (
+                swarm and not self.retain_data,
+                "retainData: a Swarm's volumes are its nodes', and stay; set it to true",
+            ),
+            (
+                swarm and not ip_address(self.public_address).is_unspecified,
+                "publicAddress: a Swarm publishes MinIO and the webhook on all addresses of a node: 0.0.0.0",
+            ),
+            (
+                swarm and any(not gpu.startswith("GPU-") for gpu in self.gpus),
+                "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0",
+            ),
+            (not swarm and self.registry, "registry: is for the nodes of a Swarm; one engine keeps what it builds"),
+            (not swarm and self.webhooks > 1, "webhooks: more than one need a Swarm"),
+            (not swarm and self.encrypted_networks, "encryptedNetworks: one engine's networks leave no host"),
+            (self.gpus and self.face_services > 1, "faceServices: with gpus there is one to a GPU; leave it out"),
+            (
+                self.index == "embedded" and self.face_services > 1,
+                "index: embedded serves one face service only; set it to server, or faceServices to 1",
+            ),
+        ]
 
     @property
     def remote(self) -> bool:
@@ -223,6 +259,15 @@ class Settings(BaseModel):
         if not ip_address(self.public_address).is_unspecified:
             return self.public_address
         return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
+
+    @property
+    def faces(self) -> int:
+        """How many face services there are."""
+        return len(self.gpus) or self.face_services
+
+    def numbers(self, count: int) -> Sequence[int | None]:
+        """The numbers of services of one kind, each described by itself; None for all as one, where Swarm numbers."""
+        return [None] if self.orchestrator == "swarm" else range(1, count + 1)
 
     @property
     def queues(self) -> dict[str, str]:
@@ -245,9 +290,10 @@ class Settings(BaseModel):
         return frozenset(role for role in MEMORY if not given.get(role))
 
     @property
-    def minio_url(self) -> str:
-        """MinIO as this machine reaches it."""
-        return self.storage.endpoint.rstrip("/") if self.storage else f"http://{self.host}:{self.minio_port}"
+    def pinned(self) -> list[ServiceName]:
+        """The services that keep data, which in a Swarm stay on the node that has it."""
+        keeping: list[ServiceName] = ["redis", "minio", "qdrant"]
+        return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
 
     @property
     def published(self) -> dict[str, int]:
