@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from infra.contract import PORTS
-from lookingglass import existing
+from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
 ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker"]
@@ -187,64 +187,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = [
-            (self.engine == "dlib" and self.gpus, "gpus: the dlib engine runs on the CPU; set engine to insightface"),
-            (
-                self.index == "embedded" and len(self.gpus) > 1,
-                "index: embedded serves one face service only; set it to server, or give gpus one entry",
-            ),
-            (len(set(self.gpus)) < len(self.gpus), "gpus: a GPU is named twice"),
-            (self.image_bucket == self.video_bucket, "videoBucket: must differ from imageBucket"),
-            (
-                self.remote and ip_address(self.public_address).is_loopback,
-                "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
-                "of that host which this machine reaches",
-            ),
-            (
-                self.index == "embedded" and self.qdrant_url,
-                "index: embedded needs no qdrantUrl; take one of them away",
-            ),
-            (
-                self.qdrant_api_key and not self.qdrant_url,
-                "qdrantApiKey: goes with a qdrantUrl; our own has one",
-            ),
-            (
-                self.storage and not self.storage.webhook_url and ip_address(self.public_address).is_loopback,
-                "publicAddress: the storage posts its events to the webhook: give an address of the Docker host that "
-                "it reaches, or storage.webhookUrl",
-            ),
-            (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
-        ]
-        for wrong, message in (*problems, *self._of_orchestrator()):
-            if wrong:
-                raise ValueError(message)
+        if problems := list(rules.problems(self)):
+            raise ValueError("\n  ".join(problems))
         return self
-
-    def _of_orchestrator(self) -> list[tuple[Any, str]]:
-        """What goes with one orchestrator only: whether it is wrong, and what to say then."""
-        swarm = self.orchestrator == "swarm"
-        return [
-            (
-                swarm and not self.retain_data,
-                "retainData: a Swarm's volumes are its nodes', and stay; set it to true",
-            ),
-            (
-                swarm and not ip_address(self.public_address).is_unspecified,
-                "publicAddress: a Swarm publishes MinIO and the webhook on all addresses of a node: 0.0.0.0",
-            ),
-            (
-                swarm and any(not gpu.startswith("GPU-") for gpu in self.gpus),
-                "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0",
-            ),
-            (not swarm and self.registry, "registry: is for the nodes of a Swarm; one engine keeps what it builds"),
-            (not swarm and self.webhooks > 1, "webhooks: more than one need a Swarm"),
-            (not swarm and self.encrypted_networks, "encryptedNetworks: one engine's networks leave no host"),
-            (self.gpus and self.face_services > 1, "faceServices: with gpus there is one to a GPU; leave it out"),
-            (
-                self.index == "embedded" and self.face_services > 1,
-                "index: embedded serves one face service only; set it to server, or faceServices to 1",
-            ),
-        ]
 
     @property
     def remote(self) -> bool:
