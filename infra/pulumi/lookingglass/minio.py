@@ -6,7 +6,7 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from infra import contract
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.endpoints import ROOT_USER
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Port, Service, http_health
@@ -18,6 +18,7 @@ USER = "10001:10001"
 
 WORKER_USER = "lookingglass-worker"
 CRAWLER_USER = "lookingglass-crawler"
+CONSOLE_USER = "lookingglass-console"
 
 PORT, CONSOLE_PORT = 9000, 9001
 
@@ -27,7 +28,7 @@ EVENTS_DIR = PurePosixPath("/events")
 ENVIRONMENT_FILE = "minio.env"
 
 
-class MinIO(Container):
+class MinIO(Deployment):
     """The server; all its settings come from a file, for the webhook's token is among them."""
 
     def __init__(self, base: Foundation, image: Input[str]) -> None:
@@ -76,6 +77,7 @@ class Storage(pulumi.ComponentResource):
         for name in names:
             Bucket(name, connection, keep)
         User("minio-worker", connection, WORKER_USER, credentials.minio_worker, reader(names), up)
+        User("minio-console", connection, CONSOLE_USER, credentials.minio_console, reader(names), up)
         User("minio-crawler", connection, CRAWLER_USER, credentials.minio_crawler, uploader(names), up)
         self.register_outputs({})
 
@@ -86,7 +88,7 @@ class Notifications(pulumi.ComponentResource):
     A MinIO of the stack's own is told its targets at its start; one that stands already is told here.
     """
 
-    def __init__(self, base: Foundation, storage: Storage, webhook: Container) -> None:
+    def __init__(self, base: Foundation, storage: Storage, webhook: Deployment) -> None:
         super().__init__("lookingglass:infra:Notifications", "notifications")
         settings, connection = base.settings, base.endpoints.administration
         first: list[pulumi.Resource] = [storage, webhook]
