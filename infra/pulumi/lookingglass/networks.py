@@ -13,6 +13,7 @@ CONVERSATIONS = {
     "storage": ("minio", "webhook", "worker", "console"),
     "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
+    "operators": ("console", "webhook"),
 }
 
 #: The network through which ports are published. Docker publishes none from a network without a way out, so on this
