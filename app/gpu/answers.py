@@ -124,7 +124,6 @@ class Health(BaseModel):
 
     status: Literal["healthy"]
     version: str
-    analysis_timeout_s: int
     engine: str
     model_id: str
     device: str

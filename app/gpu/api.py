@@ -121,7 +121,6 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(
             status="healthy",
             version=VERSION,
-            analysis_timeout_s=settings.analysis_timeout,
             **service.health(),
         )
 
