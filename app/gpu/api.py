@@ -141,7 +141,6 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(
             status="healthy",
             version=VERSION,
-            analysis_timeout_s=settings.analysis_timeout,
             **service.health(),
         )
 
@@ -170,6 +169,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
                 for face in analysis.faces
             ],
             "timings_ms": {"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+            "note": " ".join(analysis.notes) or None,
         }
         return Response(pack(answer), content_type=MSGPACK) if packed else jsonify(answer)
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,6 +129,7 @@ class FaceService:
                 "kind": "image",
                 "width": analysis.width,
                 "height": analysis.height,
+                **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
                 "judged_by": indexed_by(self.info),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
@@ -247,12 +248,11 @@ class FaceService:
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
-                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
         while pool and not self._closing.wait(RETRY_SECONDS):
-            pool.mend()
             self._keep_index()
         if pool:
             pool.close()
@@ -283,4 +283,5 @@ def payload(face: Face) -> Payload:
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        **({} if face.frame is None else {"frame": face.frame}),
     }

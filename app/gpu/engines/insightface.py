@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.gpu.engines import files, onnx_sessions, packs
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
 from app.gpu.engines.scrfd import Detector
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class InsightFaceEngine:
         return np.zeros((height, width, 3), np.uint8)
 
 
-def load(settings: FaceSettings) -> InsightFaceEngine:
+def load(settings: EngineSettings) -> InsightFaceEngine:
     """The engine with the pack `MODEL_PACK` out of `MODEL_DIR`, on the device that `DEVICE` asks for.
 
     Raises:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from app.common.items import item_id
@@ -14,7 +15,7 @@ from app.gpu.index.changes import Change, Changes, Claim, seen_before
 from app.gpu.index.layout import ALIAS, FACES_PREFIX, collection_of, face_collections, is_absent, prepare, told
 from app.gpu.index.presence import INTERVAL, Presence
 from app.gpu.index.reading import Records
-from app.gpu.index.store import CollectionMissingError, Payload, Store, Vector
+from app.gpu.index.store import CollectionMissingError, IndexAwayError, Payload, Store, Vector
 
 log = logging.getLogger(__name__)
 
@@ -209,10 +210,9 @@ class FaceIndex:
     def close(self) -> None:
         """Finish what waits, say goodbye, and let go."""
         self._batches.close()
-        try:
+        with suppress(IndexAwayError):  # then the others find out by themselves
             self._presence.leave()
-        finally:
-            self._bare.close()
+        self._bare.close()
 
     def _is_being_written(self, record: Payload) -> bool:
         """Whether another service announced a moment ago that it writes the item's points."""

@@ -6,9 +6,12 @@ import pulumi
 from pulumi import ResourceOptions
 
 from lookingglass.credentials import Credentials
+from lookingglass.endpoints import Endpoints
+from lookingglass.engine import LOOPBACK
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers
 from lookingglass.networks import Networks
+from lookingglass.service import Port
 from lookingglass.settings import Settings
 
 
@@ -19,6 +22,7 @@ class Foundation:
     settings: Settings
     stack: str
     credentials: Credentials
+    endpoints: Endpoints
     images: Images
     networks: Networks
     leftovers: Leftovers
@@ -29,6 +33,18 @@ class Foundation:
     def prefix(self) -> str:
         """What the name of everything on the engine begins with."""
         return f"lookingglass-{self.stack}"
+
+    @property
+    def webhook_url(self) -> str:
+        """The webhook as a MinIO outside the stack reaches it."""
+        settings = self.settings
+        given = settings.storage.webhook_url if settings.storage else None
+        return (given or f"http://{settings.host}:{settings.webhook_port}").rstrip("/")
+
+    def private(self, *ports: Port) -> list[Port]:
+        """Ports without those that only loopback may be given, which a Swarm cannot."""
+        swarm = self.settings.orchestrator == "swarm"
+        return [port for port in ports if not (swarm and port.address == LOOPBACK)]
 
     def after(self, *others: pulumi.Resource) -> ResourceOptions:
         """Options of what starts when others are healthy."""
