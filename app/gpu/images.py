@@ -182,7 +182,7 @@ def _upright(image: Image.Image, notes: list[str]) -> Callable[[Pixels], Pixels]
     orientation = 1
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-        stored = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+        stored = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
         if stored and not stored.startswith((b"II", b"MM")):  # of a JPEG Pillow says nothing
             raise ValueError("it does not begin with II or MM")
     except MemoryError:

@@ -68,6 +68,7 @@ class Credentials(pulumi.ComponentResource):
         )
         self.minio_worker = self._unless("minio-worker-password")
         self.minio_crawler = self._unless("minio-crawler-password")
+        self.minio_console = self._unless("minio-console-password")
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
         self.minio_console = self._unless("minio-console-password")
         self.qdrant = self._unless("qdrant-api-key", key if settings.qdrant_url else None)

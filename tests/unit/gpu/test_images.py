@@ -71,6 +71,7 @@ def test_every_accepted_format_is_decoded(format_name: str) -> None:
     assert image.pixels.shape == (64, 96, 3)
     assert image.pixels.dtype == np.uint8
     assert is_upright(image)
+    assert image.picture.notes == []
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])

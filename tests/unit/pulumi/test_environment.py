@@ -80,7 +80,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     """Run the program with a configuration."""
     declared = Declared()
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    monkeypatch.setattr(preflight, "check", lambda *_: {"minio": "10.0.0.9"})
     exported: Props = {}
     monkeypatch.setattr(pulumi, "export", exported.__setitem__)
     set_mocks(declared, project="lookingglass", stack="dev")
@@ -334,7 +334,7 @@ STANDING: Props = {
 
 def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, **STANDING)
-    assert set(declared.containers()) == {"webhook", "gpu-worker-1", "worker-1", "worker-2", "console"}
+    assert set(declared.containers()) == {"webhook", "console", "gpu-worker-1", "worker-1", "worker-2"}
     assert set(declared.resources["docker:index/network:Network"]) == {"faces", "operators", INGRESS}
     volumes = declared.resources["docker:index/volume:Volume"]
     assert set(volumes) == {f"{name}-secrets" for name in declared.containers()}
