@@ -8,14 +8,14 @@ from PIL import Image
 from app.gpu.faces import Image as Pixels
 
 #: Frames looked at.
-MOST = 8
+MOST = 16
 
 #: Frames walked through: so many, or so many times the pixels of the largest picture. Most formats know no other way
 #: to a frame than through those before it.
 MOST_WALKED = 2000
 WALKED_PIXELS = 4
 
-#: A frame whose grey values deviate less than this from their mean shows nothing.
+#: A frame none of whose colours deviates more than this from its mean shows nothing.
 FLAT = 3.0
 
 
@@ -62,4 +62,4 @@ def sample(image: Image.Image, look: Callable[[], Pixels], max_pixels: int) -> S
 
 def _is_flat(pixels: Pixels) -> bool:
     step = max(1, max(pixels.shape[:2]) // 64)
-    return float(pixels[::step, ::step].mean(axis=2).std()) < FLAT
+    return float(pixels[::step, ::step].std(axis=(0, 1)).max()) < FLAT

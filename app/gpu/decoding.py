@@ -25,7 +25,7 @@ from app.common.errors import PermanentError, TransientError
 from app.common.wire import EngineCrashedError
 from app.gpu import views
 from app.gpu.faces import Image
-from app.gpu.images import WRITTEN
+from app.gpu.jpegs import WRITTEN
 from app.gpu.settings import FaceSettings
 from app.gpu.slots import Slot, slot_bytes
 from app.gpu.views import Plane
@@ -129,7 +129,8 @@ class Decoders:
         # One decoder's slots are its own: a corrupted one cannot touch what another decoded.
         self._decoders = [_Decoder(self._limits, self.slots[at::number]) for at in range(number)]
         self._turns = _Turns()
-        self._room = _Room(settings.max_image_pixels)
+        # One picture of the largest size, and an ordinary one in each slot.
+        self._room = _Room(settings.max_image_pixels + len(self.slots) * max_side**2)
         try:
             #: What decides whether a picture is damaged: libraries and their versions.
             [self.version, *_] = [decoder.ready() for decoder in self._decoders]
@@ -141,7 +142,7 @@ class Decoders:
     def decode(self, data: bytes) -> Iterator[Decoded]:
         """Decode a picture into a slot, and hold that slot as long as the context lasts.
 
-        All pictures held have together no more pixels than one may have alone.
+        What is held has a bound in pixels: a picture may have to wait until others are given back.
 
         Raises:
             PermanentError: it can never be decoded.

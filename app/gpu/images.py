@@ -3,9 +3,11 @@
 Nothing is decoded before its format and the number of pixels that will be decoded are known to be acceptable.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -16,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from app.common.errors import PermanentError
 from app.common.media import HEAD_BYTES, Kind, sniff
-from app.gpu import animations, sidedata, views
+from app.gpu import animations, jpegs, sidedata, views
 from app.gpu.faces import Image as Pixels
 from app.gpu.views import Plane
 
@@ -29,14 +31,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "BMP")
 Image.init()
 
 ANIMATED = ("PNG", "WEBP", "GIF", "AVIF")
-
-#: A JPEG is decoded at the scale that is needed; so many times the pixels that may be decoded may be written on it.
-#: Reading past them takes time, and a progressive one's coefficients memory.
-WRITTEN = 4
-
-#: A scale that leaves this share of an engine's side is enough: 2016 pixels of a phone's 4032 do for 2048, and the
-#: next eighth would take twice as long.
-ENOUGH = 0.95
 
 #: What decides whether a picture is damaged.
 DECODER = f"pillow {PIL.__version__}, pillow-heif {pillow_heif.__version__}, simplejpeg {simplejpeg.__version__}"
@@ -108,6 +102,16 @@ def decode(data: bytes, limits: Limits, canvas: Canvas) -> Picture:
     Raises:
         PermanentError: not a picture, of a format or size that is not accepted, or damaged.
     """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        picture = _leniently(data, limits, canvas)
+    # Pillow warns of much that it does not mind; this is of what EXIF is made of.
+    if ignored := [warning for warning in said if Path(warning.filename).stem == "TiffImagePlugin"]:
+        picture.notes.append(f"Parts of the EXIF data are damaged and were ignored: {ignored[0].message}.")
+    return picture
+
+
+def _leniently(data: bytes, limits: Limits, canvas: Canvas) -> Picture:
     try:
         return _decode(data, limits, canvas)
     except PermanentError as error:
@@ -174,78 +178,45 @@ def _bound(pixels: int, limits: Limits, width: int, height: int, times: int = 1)
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Callable[[Pixels], Pixels]:
+    """How a picture's pixels are turned upright."""
+    orientation = 1
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
+        stored = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
+        if stored and not stored.startswith((b"II", b"MM")):  # of a JPEG Pillow says nothing
+            raise ValueError("it does not begin with II or MM")
     except MemoryError:
         raise
     except Exception as error:
         notes.append(f"The EXIF data is damaged and was ignored, its orientation too: {_said(error)}.")
-        orientation = 1
     return UPRIGHT.get(orientation, lambda pixels: pixels)
 
 
-# JPEG: libjpeg-turbo decodes at any eighth of the size; Pillow, at 1/2, 1/4 and 1/8, has the odd ones (CMYK).
+def _turned(width: int, height: int, upright: Callable[[Pixels], Pixels]) -> tuple[int, int]:
+    """A size, upright."""
+    return (height, width) if upright(np.empty((1, 2, 0), np.uint8)).shape[0] == 2 else (width, height)
 
 
 def _jpeg(data: bytes, image: Image.Image, limits: Limits, canvas: Canvas) -> Picture:
     width, height = image.size
-    _bound(width * height, limits, width, height, WRITTEN)
-    eighths = _eighths(width, height, limits)
-    size = -(-height * eighths // 8), -(-width * eighths // 8)
+    _bound(width * height, limits, width, height, jpegs.WRITTEN)
+    scale = jpegs.eighths(width, height, limits.max_side, limits.max_pixels)
+    size = jpegs.size(width, height, scale)
+    _bound(size[0] * size[1], limits, width, height)
     # A progressive one's coefficients are all kept in memory.
     limits.admit(width * height if image.info.get("progressive") else size[0] * size[1])
     notes: list[str] = []
     upright = _upright(image, notes)
-    pixels = _turbo(data, size, notes) if image.mode in ("RGB", "L") else None
-    if pixels is None:
-        image.draft("RGB" if image.mode == "RGB" else None, (size[1], size[0]))
+    pixels = jpegs.decode(data, image.mode, *size, notes)
+    if pixels is None:  # Pillow, which halves, says what is wrong with it, or bears it
+        image.draft(None, size)
         _bound(image.width * image.height, limits, width, height)
         pixels = rgb(image)
     picture = _planes(upright(pixels), limits, canvas, notes)
-    swapped = upright(np.empty((1, 2, 0), np.uint8)).shape[0] == 2
-    picture.width, picture.height = (height, width) if swapped else (width, height)
-    if eighths < 8 and views.is_wide(width, height, limits.max_side):
-        picture.notes.append(_reduced(f"{eighths}/8"))
+    picture.width, picture.height = _turned(width, height, upright)
+    if scale < 8 and views.is_wide(width, height, limits.max_side):
+        picture.notes.append(_reduced(f"{scale}/8"))
     return picture
-
-
-def _eighths(width: int, height: int, limits: Limits) -> int:
-    """The scale at which a JPEG is decoded: as little as the engine needs, within the limits."""
-    side = limits.max_side
-    wide = views.is_wide(width, height, side)
-    for eighths in range(8, 0, -1) if wide else range(1, 9):
-        at = -(-width * eighths // 8), -(-height * eighths // 8)
-        if wide and at[0] * at[1] <= limits.max_pixels and views.count(*at, side) <= views.MAX_VIEWS:
-            return eighths
-        if not wide and (max(at) >= ENOUGH * side or eighths == 8):
-            _bound(at[0] * at[1], limits, width, height)
-            return eighths
-    _bound(at[0] * at[1], limits, width, height)
-    return 1
-
-
-def _turbo(data: bytes, size: tuple[int, int], notes: list[str]) -> Pixels | None:
-    """A JPEG of this (height, width) once decoded; None if libjpeg-turbo finds anything wrong with it."""
-    try:
-        return _turbo_strict(data, size)
-    except ValueError:
-        pass
-    try:
-        pixels = _turbo_strict(data.rstrip(b"\xff") + b"\xff\xd9", size)
-    except ValueError:
-        return None
-    notes.append("The JPEG's end is missing; all of its pixels are there.")
-    return pixels
-
-
-def _turbo_strict(data: bytes, size: tuple[int, int]) -> Pixels:
-    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size[0], min_width=size[1])
-    if pixels.shape[:2] != size:
-        raise ValueError("not the size that was admitted")
-    return pixels
-
-
-# All others: through Pillow.
 
 
 def rgb(image: Image.Image) -> Pixels:
@@ -253,7 +224,7 @@ def rgb(image: Image.Image) -> Pixels:
     image.load()
     if image.mode.startswith(("I", "F")):
         image = _reduce_depth(image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _reduce_depth(image: Image.Image) -> Image.Image:
@@ -277,9 +248,7 @@ def _animation(image: Image.Image, limits: Limits, canvas: Canvas) -> Picture:
 
     sample = animations.sample(image, look, limits.max_pixels)
     planes = [canvas.put(pixels, frame=number) for number, pixels in sample.frames]
-    swapped = upright(np.empty((1, 2, 0), np.uint8)).shape[0] == 2
-    width, height = image.size[::-1] if swapped else image.size
-    return Picture(width, height, planes, [*notes, sample.note])
+    return Picture(*_turned(*image.size, upright), planes, [*notes, sample.note])
 
 
 # Planes.

@@ -10,6 +10,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 #: Ancillary chunks that say how the pixels are meant.
 PNG_KEPT = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
+#: With its marker.
+APP14_BYTES = 16
+
 SOS, APP0, APP1, APP14, COM = 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
 
 
@@ -45,7 +48,8 @@ def _jpeg(data: bytes) -> bytes | None:
         if marker == SOS:
             return b"".join([*kept, data[at:]])
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        aside = marker == COM or (APP0 < marker <= 0xEF and marker != APP14)
+        # APP14 says how the colours are meant, where it is long enough to.
+        aside = marker == COM or (APP0 < marker <= 0xEF and (marker != APP14 or end - at < APP14_BYTES))
         if not aside or (marker == APP1 and data[at + 4 : at + 10] == b"Exif\0\0"):
             kept.append(data[at:end])
         at = end

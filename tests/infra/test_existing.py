@@ -171,7 +171,7 @@ def test_a_photo_that_an_unchanged_crawler_uploads_is_indexed(
         assert interfaces.indexed("images", "astronaut.png", etag)["points"] == 1
     names = {container.name for container in docker_client.containers.list()}
     ours = {str(name).removeprefix(f"lookingglass-{NAME}-") for name in names if f"-{NAME}-" in str(name)}
-    assert ours == {"webhook", "worker-1", "gpu-worker-1"}
+    assert ours == {"webhook", "worker-1", "gpu-worker-1", "console"}
 
 
 def test_nothing_changes_at_a_second_up_or_a_refresh(stack: auto.Stack) -> None:

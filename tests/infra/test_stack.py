@@ -39,11 +39,12 @@ SECRETS = (
     "webhook_token",
     "api_token",
     "gpu_worker_token",
+    "console_token",
     "qdrant_api_key",
     "crawler_secret_key",
 )
 
-SERVICES = {"redis", "minio", "webhook", "worker-1", "gpu-worker-1"}
+SERVICES = {"redis", "minio", "webhook", "worker-1", "gpu-worker-1", "console"}
 
 pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
 
@@ -307,7 +308,7 @@ def test_a_credential_is_rotated_by_replacing_one_resource(environment: Environm
     result = environment.stack.up(replace=[urn], on_output=_nothing)
     environment.outputs["api_token"] = result.outputs["api_token"].value
     after = environment.ids()
-    assert {name for name in before if before[name] != after[name]} == {"webhook"}
+    assert {name for name in before if before[name] != after[name]} == {"webhook", "console"}
     refused, _ = environment.call("GET", "webhook/queue/stats", Authorization=f"Bearer {token}")
     accepted, _ = environment.call("GET", "webhook/queue/stats")
     assert (refused, accepted) == (401, 200)

@@ -118,7 +118,7 @@ def test_health_answers_while_every_engine_is_busy_and_nobody_is_told_to_come_ba
     def send() -> None:
         statuses.append(running.call("POST", "gpu_worker/faces", photos["group.jpg"])[0])
 
-    senders = [threading.Thread(target=send) for _ in range(24)]
+    senders = [threading.Thread(target=send) for _ in range(12)]
     for sender in senders:
         sender.start()
     time.sleep(0.3)
@@ -126,7 +126,7 @@ def test_health_answers_while_every_engine_is_busy_and_nobody_is_told_to_come_ba
     assert any(sender.is_alive() for sender in senders)
     for sender in senders:
         sender.join()
-    assert statuses == [200] * 24
+    assert statuses == [200] * 12
 
 
 def engines(running: Pipeline) -> list[psutil.Process]:

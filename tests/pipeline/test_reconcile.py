@@ -14,6 +14,7 @@ from minio.credentials.providers import StaticProvider
 from rq.job import Job, JobStatus
 from rq.utils import now
 
+from app.common import comparison
 from app.common.errors import TransientError
 from app.common.jobs import queue
 from app.worker import reconcile, schedule
@@ -170,7 +171,7 @@ def test_comparisons_do_not_pile_up_where_nobody_serves_their_queue(running: Pip
         running.redis.delete(schedule.NOT_DUE)  # an hour later
         schedule.keep_scheduled(running.redis, settings, 3600)
     [first] = waiting.jobs
-    schedule.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
+    comparison.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
     assert waiting.job_ids == [first.id]
     first.delete()
     running.redis.delete(schedule.NOT_DUE)

@@ -50,10 +50,12 @@ class Credentials(pulumi.ComponentResource):
     minio_root: Output[str]
     minio_worker: Output[str]
     minio_crawler: Output[str]
+    minio_console: Output[str]
     qdrant: Output[str]
     webhook: Output[str]
     api: Output[str]
     gpu_worker: Output[str]
+    console: Output[str]
 
     def __init__(self, settings: Settings, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Credentials", "credentials", None, opts)
@@ -66,11 +68,13 @@ class Credentials(pulumi.ComponentResource):
         )
         self.minio_worker = self._unless("minio-worker-password")
         self.minio_crawler = self._unless("minio-crawler-password")
+        self.minio_console = self._unless("minio-console-password")
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
         self.qdrant = self._unless("qdrant-api-key", key if settings.qdrant_url else None)
         self.webhook = self._unless("webhook-token")
         self.api = self._unless("api-token")
         self.gpu_worker = self._unless("gpu-worker-token")
+        self.console = self._unless("console-token")
         self.register_outputs({})
 
     def _unless(self, name: str, given: str | None = None) -> Output[str]:

@@ -1,6 +1,7 @@
 """The whole environment: what there is, and in which order it starts."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 import pulumi
 import pulumi_docker as docker
@@ -8,6 +9,7 @@ from pulumi import Input, ResourceOptions
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
 from lookingglass import preflight, settings
+from lookingglass.console import Console
 from lookingglass.credentials import Credentials
 from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
 from lookingglass.engine import LOOPBACK
@@ -42,8 +44,9 @@ def declare() -> None:
     faces = [FaceService(number, base, *index) for number in chosen.numbers(chosen.faces)]
     workers = [Worker(number, base, *redis, storage, *faces) for number in chosen.numbers(chosen.workers)]
     webhook = Webhook(base, *redis)
+    console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
-    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, *faces, *workers))
+    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
     for name, value in _outputs(base).items():
         pulumi.export(name, value)
@@ -73,6 +76,9 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
     chosen, credentials = base.settings, base.credentials
     inside = chosen.orchestrator == "swarm"
     loopback_redis = redis_url(chosen, credentials, LOOPBACK, chosen.redis_port)
+    console = f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}"
+    if inside and ip_address(chosen.console_address).is_loopback:
+        console = "http://console:5003"
     loopback_qdrant = f"http://{LOOPBACK}:{chosen.qdrant_port}"
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
@@ -81,6 +87,7 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
         "redis_url": base.endpoints.redis_url if inside else loopback_redis,
         "gpu_worker_url": "http://gpu-worker:5001" if inside else f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
         "qdrant_url": loopback_qdrant if "qdrant" in chosen.runs and not inside else base.endpoints.qdrant_url,
+        "console_url": console,
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
         "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,
@@ -89,6 +96,7 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
         "api_token": credentials.api,
         "gpu_worker_token": credentials.gpu_worker,
         "qdrant_api_key": credentials.qdrant,
+        "console_token": credentials.console,
         "crawler_access_key": CRAWLER_USER,
         "crawler_secret_key": credentials.minio_crawler,
     }

@@ -10,7 +10,6 @@ from lookingglass.endpoints import Endpoints
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers
 from lookingglass.networks import Networks
-from lookingglass.service import Port
 from lookingglass.settings import Settings
 
 
@@ -39,10 +38,6 @@ class Foundation:
         settings = self.settings
         given = settings.storage.webhook_url if settings.storage else None
         return (given or f"http://{settings.host}:{settings.webhook_port}").rstrip("/")
-
-    def private(self, *ports: Port) -> list[Port]:
-        """Ports that only loopback may be given, which a Swarm cannot."""
-        return [] if self.settings.orchestrator == "swarm" else list(ports)
 
     def after(self, *others: pulumi.Resource) -> ResourceOptions:
         """Options of what starts when others are healthy."""

@@ -18,6 +18,7 @@ USER = "10001:10001"
 
 WORKER_USER = "lookingglass-worker"
 CRAWLER_USER = "lookingglass-crawler"
+CONSOLE_USER = "lookingglass-console"
 
 PORT, CONSOLE_PORT = 9000, 9001
 
@@ -76,6 +77,7 @@ class Storage(pulumi.ComponentResource):
         for name in names:
             Bucket(name, connection, keep)
         User("minio-worker", connection, WORKER_USER, credentials.minio_worker, reader(names), up)
+        User("minio-console", connection, CONSOLE_USER, credentials.minio_console, reader(names), up)
         User("minio-crawler", connection, CRAWLER_USER, credentials.minio_crawler, uploader(names), up)
         self.register_outputs({})
 

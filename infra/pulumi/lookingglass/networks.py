@@ -1,5 +1,7 @@
 """One network for each conversation, so that nobody overhears or joins another's."""
 
+from ipaddress import ip_address
+
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
@@ -9,16 +11,16 @@ from lookingglass.settings import Settings
 
 #: Who talks to whom. None of these leads out of the host: what decodes a stranger's files reaches nothing else.
 CONVERSATIONS = {
-    "jobs": ("redis", "webhook", "worker"),
-    "storage": ("minio", "webhook", "worker"),
-    "faces": ("gpu-worker", "worker"),
+    "jobs": ("redis", "webhook", "worker", "console"),
+    "storage": ("minio", "webhook", "worker", "console"),
+    "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
 }
 
 #: The network through which ports are published. Docker publishes none from a network without a way out, so on this
 #: one containers do not see each other. It is also the way to services outside the stack.
 INGRESS = "ingress"
-PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker")
+PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console")
 
 #: The service that a conversation is with, where it may stand already, outside the stack.
 WITH = {"jobs": "redis", "storage": "minio", "index": "qdrant"}
@@ -69,10 +71,12 @@ def _leads_out(settings: Settings) -> set[str]:
     """Who is on the network that leads out: what is published there, and what talks to services outside."""
     if settings.orchestrator == "swarm":
         found = {"webhook", "minio"} & settings.runs
+        if ip_address(settings.console_address).is_unspecified:
+            found.add("console")
         if settings.qdrant_url:
             found.add("gpu-worker")
     else:
         found = set(PUBLISHED) & settings.runs
     if settings.storage or (settings.redis_url and not settings.redis_url.startswith("unix:")):
-        found |= {"worker", "webhook"}
+        found |= {"worker", "webhook", "console"}
     return found

@@ -25,7 +25,7 @@ from infra.contract import PORTS
 from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
-ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker"]
+ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console"]
 
 #: The queue of everything without a queue of its own.
 QUEUE_NAME = "facial_recognition"
@@ -41,6 +41,7 @@ MEMORY: dict[ServiceName, int] = {
     "webhook": 512,
     "worker": 1536,
     "gpu-worker": 8192,
+    "console": 1024,
 }
 
 #: In place of an image's name: make one.
@@ -93,10 +94,13 @@ class Settings(BaseModel):
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
     public_address: str = "127.0.0.1"
+    #: The same for the console.
+    console_address: str = "127.0.0.1"
     #: Name of the Docker host in the URLs that are put out; unset, derived from `publicAddress` and `dockerHost`.
     public_host: str | None = None
     webhook_port: Port = PORTS["webhook"]
     gpu_worker_port: Port = PORTS["gpu_worker"]
+    console_port: Port = PORTS["console"]
     redis_port: Port = PORTS["redis"]
     minio_port: Port = PORTS["minio"]
     minio_console_port: Port = PORTS["minio_console"]
@@ -168,7 +172,7 @@ class Settings(BaseModel):
         """Pulumi hands structured values over as JSON."""
         return {key: _structure(value) for key, value in values.items()}
 
-    @field_validator("public_address")
+    @field_validator("public_address", "console_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
         try:
@@ -199,10 +203,16 @@ class Settings(BaseModel):
     @property
     def host(self) -> str:
         """Name or address at which this machine reaches what is published on `publicAddress`."""
+        return self.host_of(self.public_address)
+
+    def host_of(self, address: str) -> str:
+        """The same for what is published on another address; on loopback, as the Docker host sees it."""
+        if ip_address(address).is_loopback and address != self.public_address:
+            return address
         if self.public_host:
             return self.public_host
-        if not ip_address(self.public_address).is_unspecified:
-            return self.public_address
+        if not ip_address(address).is_unspecified:
+            return address
         return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
 
     @property

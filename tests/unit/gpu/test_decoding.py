@@ -43,8 +43,9 @@ def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
     return image
 
 
-#: A picture that takes all the room there is: it is looked at in parts, at full scale.
+#: A picture that leaves no room for another such: it is looked at in parts, at full scale.
 WHOLE = encode(picture((5000, 2000)))
+ORDINARY = encode(picture((1600, 1600)))
 
 
 def settings(**more: Any) -> FaceSettings:
@@ -199,7 +200,7 @@ def test_nobody_can_make_a_slot_shorter_under_who_reads_it(decoders: Decoders) -
 def test_a_decoder_that_is_killed_costs_its_picture_and_no_other() -> None:
     with started(number=2) as decoders, ThreadPoolExecutor() as threads:
         with decoders.decode(WHOLE) as first:
-            hit = threads.submit(width, decoders, encode(picture()))
+            hit = threads.submit(width, decoders, WHOLE)
             eventually(lambda: waiting(decoders), "a picture that waits for room")
             psutil.Process(decoders.pids[1]).kill()
             assert first.pixels(first.planes[0]).shape == (2000, 5000, 3)
@@ -293,24 +294,25 @@ def test_decoders_that_do_not_start_say_why(monkeypatch: pytest.MonkeyPatch) -> 
         started()
 
 
-def test_no_more_pixels_are_in_memory_at_once_than_one_picture_may_have() -> None:
-    with started(number=3, slots=3) as decoders, ThreadPoolExecutor() as threads:
-        with decoders.decode(WHOLE):
-            others = [threads.submit(width, decoders, encode(picture((side, 64)))) for side in (64, 96)]
-            eventually(lambda: waiting(decoders) == 2, "two pictures that wait for room")
-            assert not any(other.done() for other in others)
-        assert [other.result() for other in others] == [64, 96]
-        with decoders.decode(encode(picture((4000, 2500)))):  # looked at at half scale
-            assert width(decoders, encode(picture((2500, 2000)))) == 2500
+def test_large_pictures_wait_for_each_other_and_ordinary_ones_for_nobody() -> None:
+    with started(number=4, slots=4) as decoders, ThreadPoolExecutor() as threads:
+        with decoders.decode(WHOLE), decoders.decode(ORDINARY), decoders.decode(ORDINARY):
+            assert width(decoders, ORDINARY) == 1600
+            another = threads.submit(width, decoders, WHOLE)
+            eventually(lambda: waiting(decoders), "a picture that waits for room")
+            assert not another.done()
+        assert another.result() == 5000
+        with decoders.decode(encode(picture((4000, 2500)))):  # held at half scale
+            assert width(decoders, WHOLE) == 5000
 
 
 def test_waiting_for_room_is_not_a_pictures_time() -> None:
     with started(number=2, analysis_timeout=1) as decoders, ThreadPoolExecutor() as threads:
         with decoders.decode(WHOLE):
-            other = threads.submit(width, decoders, encode(picture()))
+            other = threads.submit(width, decoders, WHOLE)
             eventually(lambda: waiting(decoders), "a picture that waits for room")
             time.sleep(1.2)
-        assert other.result() == 96
+        assert other.result() == 5000
 
 
 def test_a_free_slot_keeps_little_memory() -> None:

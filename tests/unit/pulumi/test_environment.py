@@ -13,6 +13,7 @@ from pulumi.runtime import mocks, set_all_config, set_mocks
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
 from app.common.settings import ServiceSettings
+from app.console.settings import ConsoleSettings
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
@@ -26,6 +27,7 @@ READ_BY: dict[str, type[ServiceSettings]] = {
     "webhook": WebhookSettings,
     "worker": WorkerSettings,
     "gpu-worker": FaceSettings,
+    "console": ConsoleSettings,
 }
 READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
@@ -111,7 +113,7 @@ def environment_of(props: Props) -> dict[str, str]:
 
 def test_each_service_runs_as_often_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(declare(monkeypatch).containers()) == {
-        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2"),
+        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2", "console"),
     }
     with_gpus = set(declare(monkeypatch, **GPU).containers())
     assert {"gpu-worker-1", "gpu-worker-2", "worker-3"} <= with_gpus
@@ -184,6 +186,13 @@ def test_only_minio_and_the_webhook_can_be_published_beyond_loopback(monkeypatch
             assert addresses <= ({address} if public else {"127.0.0.1"}), name
 
 
+def test_the_console_is_published_where_it_is_chosen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, consoleAddress="10.0.0.8", publicAddress="10.0.0.7")
+    assert [port["ip"] for port in declared.containers()["console"]["ports"]] == ["10.0.0.8"]
+    assert declared.outputs["console_url"] == "http://10.0.0.8:5003"
+    assert declare(monkeypatch, publicAddress="10.0.0.7").outputs["console_url"] == "http://127.0.0.1:5003"
+
+
 def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> None:
     for name, props in declared.resources[CONTAINER].items():
         rest = {key: value for key, value in props.items() if key != "uploads"}
@@ -195,16 +204,24 @@ def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> No
 
 def test_a_secret_reaches_only_those_who_need_it(declared: Declared) -> None:
     holders: dict[str, set[str]] = {}
+    credentials = [
+        *("redis-password", "minio-root-password", "minio-worker-password", "minio-console-password"),
+        *("qdrant-api-key", "api-token", "gpu-worker-token", "console-token"),
+    ]
     for name, props in declared.uploaders().items():
         for upload in props["uploads"]:
-            for credential in ("redis-password", "minio-root-password", "minio-worker-password", "qdrant-api-key"):
+            for credential in credentials:
                 if secret(credential) in upload["content"]:
                     holders.setdefault(credential, set()).add(role(name.removesuffix("-secrets")))
     assert holders == {
-        "redis-password": {"redis", "webhook", "worker"},
+        "redis-password": {"redis", "webhook", "worker", "console"},
         "minio-root-password": {"minio"},
         "minio-worker-password": {"worker"},
+        "minio-console-password": {"console"},
         "qdrant-api-key": {"qdrant", "gpu-worker"},
+        "api-token": {"webhook", "console"},
+        "gpu-worker-token": {"gpu-worker", "worker", "console"},
+        "console-token": {"console"},
     }
 
 
@@ -227,6 +244,7 @@ def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     }
     assert on["worker-1"] == {"jobs", "storage", "faces"}
     assert not on["worker-1"] & on["qdrant"]
+    assert not (on["console"] & on["qdrant"]) - {"ingress"}
     for name, props in declared.containers().items():
         for network in props["networksAdvanced"]:
             named = bool(network.get("aliases"))
@@ -316,7 +334,7 @@ STANDING: Props = {
 
 def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, **STANDING)
-    assert set(declared.containers()) == {"webhook", "gpu-worker-1", "worker-1", "worker-2"}
+    assert set(declared.containers()) == {"webhook", "gpu-worker-1", "worker-1", "worker-2", "console"}
     assert set(declared.resources["docker:index/network:Network"]) == {"faces", INGRESS}
     volumes = declared.resources["docker:index/volume:Volume"]
     assert set(volumes) == {f"{name}-secrets" for name in declared.containers()}
@@ -327,6 +345,7 @@ def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pyte
         "images",
         "videos",
         "minio-worker",
+        "minio-console",
         "minio-crawler",
         "targets",
         "images-events",
