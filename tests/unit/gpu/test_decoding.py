@@ -114,7 +114,7 @@ def test_a_verdict_names_what_it_depends_on(
 ) -> None:
     with pytest.raises(PermanentError) as refused, decoders.decode(data):
         pass
-    assert (refused.value.code, refused.value.judged_by) == (code, judged_by)
+    assert (refused.value.code, json.dumps(refused.value.judged_by)) == (code, json.dumps(judged_by))
     assert refused.value.message.endswith(".")
     assert decoders.version == images.DECODER
 
