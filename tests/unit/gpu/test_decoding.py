@@ -39,8 +39,8 @@ def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
 
 
 #: A picture that leaves no room for another such: it is looked at in parts, at full scale.
-WHOLE = encode(picture((5000, 2000)))
-ORDINARY = encode(picture((1600, 1600)))
+WHOLE = encode(picture((5000, 2000)), "JPEG")
+ORDINARY = encode(picture((1600, 1600)), "JPEG")
 
 
 def settings(**more: Any) -> FaceSettings:
