@@ -76,7 +76,7 @@ def test_what_keeps_data_is_pinned_and_the_rest_spreads(monkeypatch: pytest.Monk
     for name, props in services(declare(monkeypatch, **SWARM)).items():
         pinned = name in ("redis", "minio", "qdrant")
         constraints = props["taskSpec"]["placement"].get("constraints") or []
-        assert constraints == ([f"node.labels.lookingglass.{name}==true"] if pinned else []), name
+        assert constraints == ([f"node.labels.lookingglass.{name}==1"] if pinned else []), name
         assert any(mount["type"] == "volume" for mount in container(props)["mounts"]) == pinned, name
 
 
