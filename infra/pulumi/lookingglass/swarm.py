@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+from ipaddress import ip_address
 
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
+from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
 from lookingglass.container import LOG_DRIVER, LOG_OPTIONS, OWNED_DIR, WAIT_SECONDS
-from lookingglass.engine import LABEL, node_label
+from lookingglass.engine import LABEL
 from lookingglass.foundation import Foundation
 from lookingglass.go import duration
 from lookingglass.service import Health, Service
@@ -17,9 +19,6 @@ TMP_BYTES = 64 * 2**20
 
 #: A mode as the plugin writes it back; the sticky bit it leaves out.
 TMP_MODE = 0o777
-
-#: Kind of the generic resource that a card is, on its node.
-CARD = "GPU"
 
 #: Seconds that new tasks have to stay up before the next are replaced.
 MONITOR_SECONDS = 10
@@ -31,6 +30,8 @@ class SwarmService:
 
     def __init__(self, service: Service, base: Foundation, own: ResourceOptions) -> None:
         self._service, self._base, self._own = service, base, own
+        # Swarm publishes on every address of a node, so what is for loopback only is not published.
+        self._ports = [port for port in service.ports if ip_address(port.address).is_unspecified]
         owners = [self._owner(name) for name in sorted(service.data.values())] if service.adopts_data else []
         self.id = self._declare(owners).id
 
@@ -48,7 +49,7 @@ class SwarmService:
                 failure_action="pause",
                 monitor=duration(MONITOR_SECONDS),
                 max_failure_ratio="0",
-                order="stop-first" if service.one_to_a_place else "start-first",
+                order=self._order(),
             ),
             # Without it, `up` would not wait for the roll's end.
             converge_config=docker.ServiceConvergeConfigArgs(
@@ -137,7 +138,9 @@ class SwarmService:
 
     def _resources(self) -> docker.ServiceTaskSpecResourcesArgs:
         memory = self._base.settings.memory_of(self._service.role) * 2**20
-        cards = docker.ServiceTaskSpecResourcesReservationGenericResourcesArgs(discrete_resources_specs=[f"{CARD}=1"])
+        cards = docker.ServiceTaskSpecResourcesReservationGenericResourcesArgs(
+            discrete_resources_specs=[f"{CARD_RESOURCE}=1"]
+        )
         return docker.ServiceTaskSpecResourcesArgs(
             limits=docker.ServiceTaskSpecResourcesLimitsArgs(memory_bytes=memory),
             reservation=docker.ServiceTaskSpecResourcesReservationArgs(generic_resources=cards)
@@ -149,8 +152,8 @@ class SwarmService:
         """What keeps data stays where its volume is; of what listens on its node, there is one to a node."""
         service = self._service
         return docker.ServiceTaskSpecPlacementArgs(
-            constraints=[f"node.labels.{node_label(service.role)}==true"] if service.data else [],
-            max_replicas=1 if service.ports else 0,
+            constraints=[f"node.labels.{data_label(service.role)}=={FIRST_DATA}"] if service.data else [],
+            max_replicas=1 if self._ports else 0,
         )
 
     def _endpoint(self) -> docker.ServiceEndpointSpecArgs:
@@ -159,9 +162,13 @@ class SwarmService:
             docker.ServiceEndpointSpecPortArgs(
                 target_port=port.internal, published_port=port.external, protocol="tcp", publish_mode="host"
             )
-            for port in sorted(self._service.ports, key=lambda port: port.internal)
+            for port in sorted(self._ports, key=lambda port: port.internal)
         ]
         return docker.ServiceEndpointSpecArgs(mode="dnsrr", ports=ports or None)
+
+    def _order(self) -> str:
+        """Whether a new task finds its place only when the old one has left it: a port, a volume or a card."""
+        return "stop-first" if self._ports or self._service.data or self._service.gpu else "start-first"
 
     def _owner(self, name: str) -> docker.Service:
         """A task that ends at once: a new volume takes over the owner of the directory it is first mounted on."""
