@@ -6,7 +6,7 @@ from uuid import UUID
 
 import numpy as np
 from flask import Response, jsonify, request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 from werkzeug.routing import BaseConverter
 
@@ -17,6 +17,7 @@ from app.common.web import Answer, Service, Token, bad_request, error, whole_bod
 from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding, unpack, unpack_embedding
 from app.gpu import answers
 from app.gpu.index import FACES_PREFIX, PAGE, Vector
+from app.gpu.metrics import exposition
 from app.gpu.service import FaceService, payload
 from app.gpu.settings import FaceSettings
 
@@ -147,7 +148,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     @app.get("/metrics")
     @described("Metrics for Prometheus.", media_type="text/plain")
     def metrics() -> Response:
-        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(service.models), content_type=CONTENT_TYPE_LATEST)
 
     @app.post("/faces")
     @described(

@@ -66,7 +66,7 @@ class _Rejected(_Said):
     code: Literal["empty", "not_an_image", "damaged", "truncated", "too_many_pixels"]
     message: str = Field(max_length=2000)
     judged_by: dict[
-        Annotated[str, Field(pattern="^(MAX_IMAGE_PIXELS|decoder)$")], float | Annotated[str, Field(max_length=200)]
+        Annotated[str, Field(pattern="^(MAX_IMAGE_PIXELS|decoder)$")], int | Annotated[str, Field(max_length=200)]
     ]
 
 
@@ -334,7 +334,7 @@ class _Decoder:
                 f"The decoder was ended: on this picture it answered nonsense ({error})."
             ) from error
         if isinstance(said, _Rejected):
-            raise PermanentError(said.code, said.message, said.judged_by)
+            raise PermanentError(said.code, said.message, {**said.judged_by})
         self._replace()
         raise EngineCrashedError("The decoder ran out of memory on this picture.")
 

@@ -220,7 +220,7 @@ class FaceService:
         looked_at = stamped.pop("looked_at", None)
         record = self._index.put(stamped, faces, claim, looked_at=looked_at)
         metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
-        metrics.INDEXED.labels(record["status"]).inc()
+        metrics.indexed(record)
         return record
 
     @property
@@ -247,7 +247,7 @@ class FaceService:
                 log.exception("The face service could not start")
                 self._problem = f"{type(error).__name__}: {error}"
             else:
-                metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
+                metrics.ready(pool.info, pool.sizes.processes)
                 log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)

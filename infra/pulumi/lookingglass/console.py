@@ -44,7 +44,7 @@ class Console(Deployment):
                 "console_token": credentials.console,
             },
             host_directories=base.endpoints.directories,
-            ports=base.private(Port(internal=PORT, external=settings.console_port, address=settings.console_address)),
+            ports=[Port(internal=PORT, external=settings.console_port, address=settings.console_address)],
             health=http_health(PORT, "/health"),
         )
         super().__init__(service, base, *after)

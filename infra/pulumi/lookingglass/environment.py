@@ -1,6 +1,7 @@
 """The whole environment: what there is, and in which order it starts."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 import pulumi
 import pulumi_docker as docker
@@ -76,7 +77,8 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
     inside = chosen.orchestrator == "swarm"
     loopback_redis = redis_url(chosen, credentials, LOOPBACK, chosen.redis_port)
     console = f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}"
-    hidden = chosen.console_address == LOOPBACK
+    if inside and ip_address(chosen.console_address).is_loopback:
+        console = "http://console:5003"
     loopback_qdrant = f"http://{LOOPBACK}:{chosen.qdrant_port}"
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
@@ -85,7 +87,7 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
         "redis_url": base.endpoints.redis_url if inside else loopback_redis,
         "gpu_worker_url": "http://gpu-worker:5001" if inside else f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
         "qdrant_url": loopback_qdrant if "qdrant" in chosen.runs and not inside else base.endpoints.qdrant_url,
-        "console_url": "http://console:5003" if inside and hidden else console,
+        "console_url": console,
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
         "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,

@@ -65,7 +65,7 @@ class FaceService(Deployment):
             environment=environment,
             secrets=secrets,
             # One is enough to ask; they answer for the same index.
-            ports=base.private(Port(internal=PORT, external=settings.gpu_worker_port)) if number in (1, None) else [],
+            ports=[Port(internal=PORT, external=settings.gpu_worker_port)] if number in (1, None) else [],
             stop_grace=STOP_GRACE,
             shared_memory=settings.memory_of("gpu-worker") // SHARED_MEMORY_PART,
             health=http_health(PORT, "/health", start_period=240),

@@ -7,11 +7,9 @@ from pulumi import ResourceOptions
 
 from lookingglass.credentials import Credentials
 from lookingglass.endpoints import Endpoints
-from lookingglass.engine import LOOPBACK
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers
 from lookingglass.networks import Networks
-from lookingglass.service import Port
 from lookingglass.settings import Settings
 
 
@@ -40,11 +38,6 @@ class Foundation:
         settings = self.settings
         given = settings.storage.webhook_url if settings.storage else None
         return (given or f"http://{settings.host}:{settings.webhook_port}").rstrip("/")
-
-    def private(self, *ports: Port) -> list[Port]:
-        """Ports without those that only loopback may be given, which a Swarm cannot."""
-        swarm = self.settings.orchestrator == "swarm"
-        return [port for port in ports if not (swarm and port.address == LOOPBACK)]
 
     def after(self, *others: pulumi.Resource) -> ResourceOptions:
         """Options of what starts when others are healthy."""

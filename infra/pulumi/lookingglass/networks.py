@@ -1,5 +1,7 @@
 """One network for each conversation, so that nobody overhears or joins another's."""
 
+from ipaddress import ip_address
+
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
@@ -69,7 +71,9 @@ class Networks(pulumi.ComponentResource):
 def _leads_out(settings: Settings) -> set[str]:
     """Who is on the network that leads out: what is published there, and what talks to services outside."""
     if settings.orchestrator == "swarm":
-        found = {"webhook", "minio", "console"} & settings.runs
+        found = {"webhook", "minio"} & settings.runs
+        if ip_address(settings.console_address).is_unspecified:
+            found.add("console")
         if settings.qdrant_url:
             found.add("gpu-worker")
     else:

@@ -36,7 +36,7 @@ class Qdrant(Deployment):
             },
             secrets={"qdrant.yaml": base.credentials.qdrant.apply(_configuration)},
             data={"/qdrant/storage": "qdrant"},
-            ports=base.private(Port(internal=PORT, external=base.settings.qdrant_port)),
+            ports=[Port(internal=PORT, external=base.settings.qdrant_port)],
             stop_grace=STOP_GRACE,
             health=http_health(PORT, "/readyz"),
         )

@@ -45,7 +45,7 @@ class Redis(Deployment):
                 "redis_password": base.credentials.redis,
             },
             data={"/data": "redis"},
-            ports=base.private(Port(internal=PORT, external=base.settings.redis_port)),
+            ports=[Port(internal=PORT, external=base.settings.redis_port)],
             health=Health(command=("CMD-SHELL", HEALTHY)),
         )
         super().__init__(service, base)

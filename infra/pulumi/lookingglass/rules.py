@@ -67,6 +67,9 @@ def _swarm(settings: Settings) -> Iterator[str]:
         yield "retainData: a Swarm's volumes are its nodes', and stay; set it to true"
     if not ip_address(settings.public_address).is_unspecified:
         yield "publicAddress: a Swarm publishes MinIO and the webhook on all addresses of a node: 0.0.0.0"
+    console = ip_address(settings.console_address)
+    if not console.is_unspecified and not console.is_loopback:
+        yield "consoleAddress: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
     if any(not gpu.startswith("GPU-") for gpu in settings.gpus):
         yield "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0"
 

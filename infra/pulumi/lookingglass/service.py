@@ -69,11 +69,6 @@ class Service:
     #: How many there are of it, where the engine may number them itself.
     replicas: int = 1
 
-    @property
-    def one_to_a_place(self) -> bool:
-        """Whether a new one finds its place only when the old one has left it: a port, a volume or a card."""
-        return bool(self.ports or self.data or self.gpu)
-
 
 def numbered(name: str, number: int | str | None) -> str:
     """The name of one of several."""

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from ipaddress import ip_address
 
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
@@ -31,6 +32,8 @@ class SwarmService:
 
     def __init__(self, service: Service, base: Foundation, own: ResourceOptions) -> None:
         self._service, self._base, self._own = service, base, own
+        # Swarm publishes on every address of a node, so what is for loopback only is not published.
+        self._ports = [port for port in service.ports if ip_address(port.address).is_unspecified]
         owners = [self._owner(name) for name in sorted(service.data.values())] if service.adopts_data else []
         self.id = self._declare(owners).id
 
@@ -48,7 +51,7 @@ class SwarmService:
                 failure_action="pause",
                 monitor=duration(MONITOR_SECONDS),
                 max_failure_ratio="0",
-                order="stop-first" if service.one_to_a_place else "start-first",
+                order=self._order(),
             ),
             # Without it, `up` would not wait for the roll's end.
             converge_config=docker.ServiceConvergeConfigArgs(
@@ -150,7 +153,7 @@ class SwarmService:
         service = self._service
         return docker.ServiceTaskSpecPlacementArgs(
             constraints=[f"node.labels.{node_label(service.role)}==true"] if service.data else [],
-            max_replicas=1 if service.ports else 0,
+            max_replicas=1 if self._ports else 0,
         )
 
     def _endpoint(self) -> docker.ServiceEndpointSpecArgs:
@@ -159,9 +162,13 @@ class SwarmService:
             docker.ServiceEndpointSpecPortArgs(
                 target_port=port.internal, published_port=port.external, protocol="tcp", publish_mode="host"
             )
-            for port in sorted(self._service.ports, key=lambda port: port.internal)
+            for port in sorted(self._ports, key=lambda port: port.internal)
         ]
         return docker.ServiceEndpointSpecArgs(mode="dnsrr", ports=ports or None)
+
+    def _order(self) -> str:
+        """Whether a new task finds its place only when the old one has left it: a port, a volume or a card."""
+        return "stop-first" if self._ports or self._service.data or self._service.gpu else "start-first"
 
     def _owner(self, name: str) -> docker.Service:
         """A task that ends at once: a new volume takes over the owner of the directory it is first mounted on."""

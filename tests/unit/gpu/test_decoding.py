@@ -1,7 +1,6 @@
 """Decoders hold nothing worth having, may die at any time, and are believed only where what they say fits."""
 
 import errno
-import io
 import json
 import os
 import signal
@@ -28,14 +27,9 @@ from app.gpu.settings import FaceSettings
 from app.gpu.slots import KEPT, mapped, slot_bytes
 from tests.fixtures import eventually
 from tests.media import png_bomb
+from tests.unit.gpu.pictures import ORIENTATION, encode
 
 MAX_PIXELS = 10**7
-
-
-def encode(image: Image.Image, format_name: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -45,8 +39,8 @@ def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
 
 
 #: A picture that leaves no room for another such: it is looked at in parts, at full scale.
-WHOLE = encode(picture((5000, 2000)))
-ORDINARY = encode(picture((1600, 1600)))
+WHOLE = encode(picture((5000, 2000)), "JPEG")
+ORDINARY = encode(picture((1600, 1600)), "JPEG")
 
 
 def settings(**more: Any) -> FaceSettings:
@@ -75,7 +69,7 @@ def waiting(decoders: Decoders) -> int:
 
 def exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[ORIENTATION] = orientation
     return exif
 
 
@@ -120,7 +114,7 @@ def test_a_verdict_names_what_it_depends_on(
 ) -> None:
     with pytest.raises(PermanentError) as refused, decoders.decode(data):
         pass
-    assert (refused.value.code, refused.value.judged_by) == (code, judged_by)
+    assert (refused.value.code, json.dumps(refused.value.judged_by)) == (code, json.dumps(judged_by))
     assert refused.value.message.endswith(".")
     assert decoders.version == images.DECODER
 

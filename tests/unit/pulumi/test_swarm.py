@@ -58,9 +58,15 @@ def test_each_service_has_as_many_tasks_as_configured(monkeypatch: pytest.Monkey
         declared = services(declare(monkeypatch, **config)).items()
         return {name: props["mode"]["replicated"]["replicas"] for name, props in declared}
 
-    found = replicas(**SWARM)
-    assert found.pop("console") == 1
-    assert found == {"redis": 1, "minio": 1, "qdrant": 1, "webhook": 1, "worker": 2, "gpu-worker": 1}
+    assert replicas(**SWARM) == {
+        "redis": 1,
+        "minio": 1,
+        "qdrant": 1,
+        "webhook": 1,
+        "worker": 2,
+        "gpu-worker": 1,
+        "console": 1,
+    }
     assert replicas(**SWARM, faceServices=4)["gpu-worker"] == 4
     with_cards = replicas(**CARDS)
     assert (with_cards["gpu-worker"], with_cards["worker"], with_cards["webhook"]) == (2, 3, 2)
@@ -86,6 +92,12 @@ def test_a_card_is_reserved_for_each_face_service_which_leaves_it_before_the_nex
     assert face["updateConfig"]["order"] == "stop-first"
     assert found["worker"]["updateConfig"]["order"] == "start-first"
     assert "reservation" not in found["worker"]["taskSpec"]["resources"]
+
+
+def test_the_console_is_published_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = services(declare(monkeypatch, **SWARM, consoleAddress="0.0.0.0"))["console"]
+    [port] = console["endpointSpec"]["ports"]
+    assert port["publishedPort"] == 5003
 
 
 def test_only_minio_and_the_webhook_are_published(declared: Declared) -> None:
