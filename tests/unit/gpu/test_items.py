@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from werkzeug.test import Client
 
 from app.common.errors import PermanentError
 from app.common.wire import MSGPACK, pack, pack_embedding
@@ -65,21 +64,21 @@ def service(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def client(service: FaceService, settings: FaceSettings) -> Client:
+def client(service: FaceService, settings: FaceSettings) -> Any:
     return create_app(service, settings).test_client()
 
 
-def put(client: Client, body: bytes = PICTURE, *, key: str = "a.jpg", **version: str) -> Any:
+def put(client: Any, body: bytes = PICTURE, *, key: str = "a.jpg", **version: str) -> Any:
     return client.put(f"/items/images/{key}", data=body, query_string=SEEN | version, content_type="image/jpeg")
 
 
-def test_a_version_that_is_known_is_not_analysed_again(client: Client) -> None:
+def test_a_version_that_is_known_is_not_analysed_again(client: Any) -> None:
     assert "unchanged" not in put(client).json
     assert put(client).json["unchanged"] is True
     assert Pool.analysed == [PICTURE]
 
 
-def test_what_else_is_new_of_a_known_version_is_written_down(client: Client) -> None:
+def test_what_else_is_new_of_a_known_version_is_written_down(client: Any) -> None:
     put(client)
     again = put(client, version_id="second", last_modified="2026-02-02T03:04:05+00:00", looked_at="200")
     assert again.json["unchanged"] is True
@@ -90,7 +89,7 @@ def test_what_else_is_new_of_a_known_version_is_written_down(client: Client) -> 
     assert client.get("/items/images/a.jpg").json["current"] is True
 
 
-def test_a_verdict_that_depended_on_something_else_is_given_anew(client: Client) -> None:
+def test_a_verdict_that_depended_on_something_else_is_given_anew(client: Any) -> None:
     assert put(client, b"damaged", size="7").status_code == 422
     assert put(client, b"damaged", size="7").status_code == 422
     assert Pool.analysed == [b"damaged"] * 2
@@ -99,7 +98,7 @@ def test_a_verdict_that_depended_on_something_else_is_given_anew(client: Client)
     assert (said["current"], said["judged_otherwise"]) == (False, True)
 
 
-def test_a_verdict_is_current_while_the_asker_s_values_are_what_it_was_judged_by(client: Client) -> None:
+def test_a_verdict_is_current_while_the_asker_s_values_are_what_it_was_judged_by(client: Any) -> None:
     known = {"etag": "v1", "reason": "Too big.", "reason_code": "too_many_bytes", "judged_by": {"LIMIT": 5}}
     client.put("/items/images/a.jpg", json=known)
 
@@ -114,7 +113,7 @@ def test_a_verdict_is_current_while_the_asker_s_values_are_what_it_was_judged_by
     assert said(LIMIT=6)["judged_otherwise"]
 
 
-def test_a_version_seen_before_a_newer_one_is_refused_before_it_is_analysed(client: Client) -> None:
+def test_a_version_seen_before_a_newer_one_is_refused_before_it_is_analysed(client: Any) -> None:
     put(client, etag="v2", looked_at="200")
     late = put(client, b"older", etag="v1", looked_at="150")
     assert (late.status_code, late.json["code"]) == (409, "overtaken")
@@ -126,7 +125,7 @@ def test_a_version_seen_before_a_newer_one_is_refused_before_it_is_analysed(clie
     assert put(client, etag="v2", looked_at="260").status_code == 200
 
 
-def test_known_faces_keep_their_embeddings_in_binary_and_as_numbers(client: Client, service: FaceService) -> None:
+def test_known_faces_keep_their_embeddings_in_binary_and_as_numbers(client: Any, service: FaceService) -> None:
     face = {"box": [0, 0, 9, 9], "score": 1.0}
     packed = {"etag": "v1", "model_id": "model-a", "faces": [{**face, "embedding": pack_embedding([1, 2, 3, 4])}]}
     assert client.put("/items/videos/a.mp4", data=pack(packed), content_type=MSGPACK).status_code == 200
@@ -138,7 +137,7 @@ def test_known_faces_keep_their_embeddings_in_binary_and_as_numbers(client: Clie
     assert client.get("/items/videos/c.mp4").status_code == 404
 
 
-def test_records_are_counted_by_the_values_of_a_member(client: Client) -> None:
+def test_records_are_counted_by_the_values_of_a_member(client: Any) -> None:
     put(client)
     put(client, b"damaged", key="b.jpg")
     counted = client.get("/items/count?by=reason_code").json
