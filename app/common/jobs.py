@@ -21,16 +21,25 @@ ROUTE = "app.worker.jobs.route_processing_job"
 
 RECONCILE = "app.worker.jobs.reconcile_buckets"
 
+#: The job of an object that is known to be a video.
+VIDEO = "app.worker.jobs.process_video_upload"
+
+#: States of a job that will run, or runs.
+PENDING = (JobStatus.CREATED, JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+
 #: The functions that a job may name; one that names another is never run, whoever put it into Redis.
 FUNCTIONS = frozenset(
     (
         ROUTE,
         RECONCILE,
         "app.worker.jobs.process_image_upload",
-        "app.worker.jobs.process_video_upload",
+        VIDEO,
         "app.worker.jobs.cleanup_processed_item",
     )
 )
+
+#: Redis hash that counts, by queue, the jobs that named another function.
+REFUSED_JOBS = "lookingglass:refused_jobs"
 
 #: Redis hash with the figures of the last comparison of buckets and index: `ended_at`, `seconds`, `differences`.
 RECONCILE_FIGURES = "lookingglass:reconcile"

@@ -6,6 +6,10 @@ from enum import StrEnum
 #: Enough of an object to tell its kind: an MPEG-TS needs its third sync byte.
 HEAD_BYTES = 512
 
+#: What is accepted, as people call it.
+PICTURES = "JPEG, PNG, WebP, GIF, HEIC/HEIF, AVIF and BMP"
+VIDEOS = "MP4, MOV, MKV, WebM, AVI, MPEG-TS, MPEG, VOB, FLV, WMV and Ogg"
+
 # fmt: off
 VIDEO_EXTENSIONS = frozenset((
     "3gp", "asf", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv",

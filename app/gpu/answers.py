@@ -81,6 +81,8 @@ class Found(BaseModel):
     model_id: str
     status: Literal["indexed", "rejected"]
     current: bool
+    #: Whether it is whole, but was judged by other settings than those of now.
+    judged_otherwise: bool
 
 
 class Lookups(Success):

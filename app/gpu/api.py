@@ -6,14 +6,14 @@ from uuid import UUID
 
 from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 from werkzeug.routing import BaseConverter
 
 from app.common.errors import NotFoundError, PermanentError
 from app.common.openapi import BYTES, JSON, described
 from app.common.version import VERSION
 from app.common.web import Answer, Service, Token, bad_request, error, whole_body
-from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding
+from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding, unpack, unpack_embedding
 from app.gpu import answers
 from app.gpu.index import FACES_PREFIX, PAGE, Claim
 from app.gpu.service import FaceService, payload
@@ -37,6 +37,10 @@ class Version(BaseModel):
     last_modified: str | None = Field(None, max_length=64)
 
 
+def _numbers(embedding: object) -> object:
+    return unpack_embedding(embedding).tolist() if isinstance(embedding, bytes) else embedding
+
+
 class KnownFace(BaseModel):
     """A face the caller has already: one track of a video."""
 
@@ -45,11 +49,14 @@ class KnownFace(BaseModel):
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     landmarks: list[tuple[FiniteFloat, FiniteFloat]] = []
     score: FiniteFloat
-    embedding: list[FiniteFloat]
+    embedding: Annotated[list[FiniteFloat], BeforeValidator(_numbers)]
+    stream: int | None = None
     first_seen_s: FiniteFloat | None = None
     last_seen_s: FiniteFloat | None = None
     best_seen_s: FiniteFloat | None = None
     frames_seen: int | None = None
+    #: Whether there is no good picture of it.
+    poor: bool | None = None
 
 
 class KnownItem(Version):
@@ -67,6 +74,9 @@ class KnownItem(Version):
     height: int | None = None
     duration_s: FiniteFloat | None = None
     frames: dict[str, int | float] | None = None
+    streams: list[dict[str, int | str | None]] | None = None
+    #: What the verdict depended on, by name.
+    judged_by: dict[str, str | int | float] | None = None
     #: What a person should know, of a video indexed in part.
     note: str | None = Field(None, max_length=2000)
     timings_ms: dict[str, float] | None = None
@@ -79,6 +89,8 @@ class Lookup(BaseModel):
 
     bucket: str
     keys: list[str] = Field(max_length=PAGE)
+    #: Present values of what records may have been judged by; one that was judged by others is not current.
+    judging: dict[str, str | int | float] = {}
 
 
 TEXT = {"type": "string"}
@@ -173,7 +185,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     )
     def lookup() -> Response:
         wanted = Lookup.model_validate_json(whole_body(MAX_JSON_BYTES))
-        return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys))
+        return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys, wanted.judging))
 
     @app.get("/strays")
     @described(
@@ -214,15 +226,17 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     @described(
         "Index a picture, or faces that are known.",
         answers=(*PICTURE_ANSWERS, 409),
-        body={"image/*": BYTES, JSON: KnownItem},
+        body={"image/*": BYTES, JSON: KnownItem, MSGPACK: KnownItem},
         query=dict.fromkeys(Version.model_fields, TEXT),
         answer=answers.Put,
     )
     def put_item(bucket: str, key: str) -> Response:
         with service.claim(bucket, key) as claim:
-            if request.mimetype == "application/json":
+            if request.mimetype in (JSON, MSGPACK):
                 return jsonify(status="success", item=_put_known(service, bucket, key, claim))
             version = Version.model_validate(request.args.to_dict())
+            if version.etag and (record := service.current(bucket, key, version.etag)):
+                return jsonify(status="success", item=record, unchanged=True)
             with service.turn():
                 data = whole_body(settings.max_image_bytes)
                 item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
@@ -257,6 +271,14 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     return app
 
 
+def unpacked(body: bytes) -> Any:
+    """A body that is msgpack."""
+    try:
+        return unpack(body)
+    except ValueError as error:
+        raise bad_request(f"{error}.") from error
+
+
 def _selection() -> dict[str, str | None]:
     return {name: request.args.get(name) for name in SELECTORS}
 
@@ -270,7 +292,12 @@ def _is_uuid(text: str) -> bool:
 
 
 def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dict[str, Any]:
-    known = KnownItem.model_validate_json(whole_body(MAX_JSON_BYTES))
+    body = whole_body(MAX_JSON_BYTES)
+    known = (
+        KnownItem.model_validate(unpacked(body))
+        if request.mimetype == MSGPACK
+        else (KnownItem.model_validate_json(body))
+    )
     item = {
         "bucket": bucket,
         "key": key,

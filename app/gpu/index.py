@@ -214,6 +214,7 @@ class FaceIndex:
             record["key"]: {
                 **{name: record[name] for name in ("etag", "model_id", "status")},
                 "current": record["item_id"] in whole,
+                "judged_by": record.get("judged_by"),
             }
             for record in records
         }

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -163,10 +163,30 @@ class FaceService:
         with _index_errors():
             return self._ready().index.items(**selection)
 
-    def lookup(self, bucket: str, keys: list[str]) -> dict[str, Payload]:
-        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`."""
+    def lookup(self, bucket: str, keys: list[str], judging: Mapping[str, Any] | None = None) -> dict[str, Payload]:
+        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`.
+
+        What was judged by another value than `judging` has for the same name, is not current.
+        """
         with _index_errors():
-            return self._ready().index.lookup(bucket, keys)
+            found = self._ready().index.lookup(bucket, keys)
+        for said in found.values():
+            by = said.pop("judged_by") or {}
+            otherwise = any(name in by and by[name] != value for name, value in (judging or {}).items())
+            said["judged_otherwise"] = bool(said["current"] and otherwise)
+            said["current"] = said["current"] and not otherwise
+        return found
+
+    def current(self, bucket: str, key: str, etag: str) -> Payload | None:
+        """The record of exactly this version, if it is of the model in use and its faces are all there.
+
+        None for a verdict of others: whoever sends the picture now, judges otherwise.
+        """
+        said = self.lookup(bucket, [key]).get(key)
+        if not (said and said["current"] and said["etag"] == etag):
+            return None
+        record = self.item(bucket, key)[0]
+        return None if record and record.get("judged_by") else record
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
         """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""

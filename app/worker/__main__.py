@@ -59,6 +59,8 @@ def work(settings: WorkerSettings) -> None:
         default_result_ttl=settings.result_ttl,
     )
     worker.job_memory = settings.job_memory_bytes
+    worker.forks = jobs.forks
+    worker.least_timeout = jobs.least_timeout
     worker.chores = lambda connection: _chores(connection, settings)
     logging.getLogger(jobs.__name__).info(
         "Worker %s serves %s",

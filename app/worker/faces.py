@@ -1,39 +1,63 @@
-"""The face service, as the worker calls it."""
+"""The face service, as the worker calls it: one of those that there are, in turn."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import numpy as np
 import urllib3
 from numpy.typing import NDArray
 
 from app.common.errors import LookingGlassError, PermanentError, TransientError
+from app.common.wire import (
+    MSGPACK,
+    BusyError,
+    EngineCrashedError,
+    FaceServiceError,
+    ModelChangedError,
+    OvertakenError,
+    pack,
+    pack_embedding,
+    raised_by,
+    unpack,
+    unpack_embedding,
+)
+from app.worker.addresses import Address, Addresses
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectChangedError, ObjectVersion
 
-#: Seconds to connect and to answer; an analysis that waits for its turn and then takes its full time fits.
-TIMEOUT = urllib3.Timeout(connect=5, read=150)
-#: With a body: urllib3 sends it under the limit for connecting, and a picture is read only when it is its turn.
-SENDING = urllib3.Timeout(connect=45, read=150)
+__all__ = [
+    "BusyError",
+    "EngineCrashedError",
+    "FaceClient",
+    "FaceServiceError",
+    "FoundFace",
+    "Model",
+    "ModelChangedError",
+]
 
-#: Connections kept; a video has a few frames under way at once.
-CONNECTIONS = 4
+#: Seconds to connect, and to send a picture: urllib3 sends it under the limit for connecting, and a picture is read
+#: only when it is its turn.
+CONNECT_S, SEND_S = 5, 45
+#: Seconds to answer, at least, and beyond the time that an analysis may take: it waits for its turn first.
+ANSWER_S, TURN_S = 150, 60
+
+#: Seconds between two looks at how long an analysis may take.
+LOOK_INTERVAL = 60
+
+#: Seconds for which a picture is offered again in place where no face service has room for it; and the longest that
+#: one wait lasts.
+PATIENCE_S = 45
+LONGEST_WAIT_S = 2.0
+
+#: The same for what is no picture, and where none is ready: there its job waits, and says for what.
+SHORT_PATIENCE_S = 5
 
 JSON = dict[str, Any]
-
-
-class EngineCrashedError(LookingGlassError):
-    """The picture killed its engine process; tried again a few times, then left to a person."""
-
-
-class FaceServiceError(LookingGlassError):
-    """The face service failed in a way that was not foreseen, which need not be this object's fault."""
-
-
-class ModelChangedError(TransientError):
-    """The face service runs another model than the one the faces are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +90,40 @@ class Model:
 
 
 class FaceClient:
-    """Calls the face service."""
+    """Calls the face services that there are, in turn."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        self._url = settings.gpu_worker_url.rstrip("/")
+        self._addresses = Addresses(settings.gpu_worker_url)
         self._model_id: str | None = None
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        self._http = urllib3.PoolManager(
-            maxsize=CONNECTIONS,
-            # A service that is busy or not ready yet says when to come back.
-            retries=urllib3.Retry(
-                connect=2,
-                read=0,
-                status=5,
-                backoff_factor=0.2,
-                status_forcelist=[503],
-                allowed_methods=None,
-                raise_on_status=False,
-            ),
-        )
+        #: Seconds that the face service gives an analysis; 0 until it was asked.
+        self.analysis_s = 0.0
+        self._looked = 0.0
+
+    def answer_s(self) -> float:
+        """Seconds within which a picture is answered, as the face service's own limit on an analysis has it."""
+        if time.monotonic() - self._looked > LOOK_INTERVAL or not self._looked:
+            self._looked = time.monotonic()
+            try:
+                health = self._ask_any("GET", "/health", answer_s=CONNECT_S)[1]
+                self.analysis_s = float(health.get("analysis_timeout_s", self.analysis_s))
+            except LookingGlassError:
+                pass  # the call that this is for says so
+        return max(ANSWER_S, self.analysis_s + TURN_S)
 
     def model(self) -> Model:
         """What the face service runs now."""
         health = self._call("GET", "/health")
         return Model(*(health[name] for name in ("model_id", "distance", "link_distance", "max_side")))
 
-    def is_current(self, version: ObjectVersion) -> bool:
-        """Whether the index holds this version's faces, or its rejection, under the model in use."""
-        answer = self._call("GET", _path(version), or_code="not_found")
-        return bool(answer.get("current")) and answer["item"]["etag"] == version.etag
+    def is_current(self, version: ObjectVersion, judging: Mapping[str, Any]) -> bool:
+        """Whether the index has this version's faces, or its rejection, as they would be found and judged now."""
+        said = self.lookup(version.bucket, [version.key], judging).get(version.key)
+        return bool(said and said["current"] and said["etag"] == version.etag)
 
     def put_image(self, version: ObjectVersion, data: bytes) -> JSON:
-        """Have a picture analysed and indexed; return its item record.
+        """Have a picture analysed and indexed; return its item record as `item`, and whether it was `unchanged`.
 
         Raises:
             PermanentError: it can never be; the reason is on the item record.
@@ -109,26 +134,27 @@ class FaceClient:
         query = urlencode(
             {
                 "etag": version.etag,
+                "size": version.size,
                 "last_modified": version.last_modified,
                 **({"version_id": version.version_id} if version.version_id else {}),
             }
         )
-        item: JSON = self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream")["item"]
-        return item
+        return self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream", patience=PATIENCE_S)
 
     def put_faces(self, version: ObjectVersion, model_id: str, faces: list[JSON], **more: Any) -> JSON:
         """Have faces indexed that are known already; return the item record."""
-        return self._put_known(version, model_id=model_id, faces=faces, **more)
+        packed = [{**face, "embedding": pack_embedding(face["embedding"])} for face in faces]
+        return self._put_known(version, model_id=model_id, faces=packed, **more)
 
     def put_rejection(self, version: ObjectVersion, error: PermanentError) -> JSON:
         """Record why an object can never be processed; return the item record."""
-        return self._put_known(version, reason=str(error), reason_code=error.code)
+        return self._put_known(version, reason=str(error), reason_code=error.code, judged_by=error.judged_by)
 
     def find(self, image: bytes) -> list[FoundFace]:
         """The faces in a picture that is not indexed: a frame of a video."""
-        answer = self._call("POST", "/faces", image, "application/octet-stream")
+        answer = self._call("POST", "/faces", image, "application/octet-stream", patience=SHORT_PATIENCE_S)
         return [
-            FoundFace(face["box"], face["landmarks"], face["score"], np.array(face["embedding"], np.float32))
+            FoundFace(face["box"], face["landmarks"], face["score"], _embedding(face["embedding"]))
             for face in answer["faces"]
         ]
 
@@ -142,9 +168,9 @@ class FaceClient:
             self._model_id = self.model().model_id
         return self._model_id
 
-    def lookup(self, bucket: str, keys: list[str]) -> dict[str, JSON]:
-        """What the index says of each of these objects (1,000 at most) that it knows."""
-        body = json.dumps({"bucket": bucket, "keys": keys}).encode()
+    def lookup(self, bucket: str, keys: list[str], judging: Mapping[str, Any]) -> dict[str, JSON]:
+        """What the index says of each of these objects (1,000 at most) that it knows, judged by these values now."""
+        body = json.dumps({"bucket": bucket, "keys": keys, "judging": dict(judging)}).encode()
         items: dict[str, JSON] = self._call("POST", "/items/lookup", body, "application/json")["items"]
         return items
 
@@ -188,9 +214,10 @@ class FaceClient:
             raise LookingGlassError(answer["error"])
 
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
-        members = {k: v for k, v in asdict(version).items() if k in ("etag", "size", "version_id", "last_modified")}
-        body = json.dumps({**members, **known}).encode()
-        item: JSON = self._call("PUT", _path(version), body, "application/json")["item"]
+        members = {name: getattr(version, name) for name in ("etag", "size", "version_id", "last_modified")}
+        item: JSON = self._call("PUT", _path(version), pack({**members, **known}), MSGPACK, patience=PATIENCE_S)[
+            "item"
+        ]
         return item
 
     def _call(
@@ -201,35 +228,85 @@ class FaceClient:
         content_type: str = "",
         *,
         or_code: str = "",
+        patience: float = SHORT_PATIENCE_S,
     ) -> JSON:
+        """Ask one of the face services; where none has room, wait for a while: that is no failure.
+
+        Raises:
+            BusyError, TransientError: none had room for `patience` seconds, or was ready.
+            LookingGlassError: as the answer tells.
+        """
+        began = time.monotonic()
+        wait = 0.1
+        while True:
+            status, answer = self._ask_any(method, path, body, content_type)
+            if status < 300 or answer.get("code") in or_code.split():
+                return answer
+            most = patience if answer.get("code") == BusyError.code else min(patience, SHORT_PATIENCE_S)
+            if status != 503 or time.monotonic() + wait > began + most:
+                raise _error(status, answer)
+            time.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - not all who wait come back at once
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+    def _ask_any(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", *, answer_s: float = ANSWER_S
+    ) -> tuple[int, JSON]:
+        """The answer of the first face service that is there and has room; else the last of the others'.
+
+        Raises:
+            TransientError: none is there.
+        """
         headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
-        try:
-            response = self._http.request(
-                method, self._url + path, body=body, headers=headers, timeout=SENDING if body else TIMEOUT
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise TransientError(f"The face service at {self._url} does not answer: {error}") from error
-        try:
-            answer: JSON = json.loads(response.data)
-        except ValueError:
-            answer = {}
-        if response.status < 300:
-            return answer
-        if answer.get("code") in or_code.split():
-            return answer
-        raise _error(response.status, answer.get("code", ""), answer.get("error", "no reason given"))
+        timeout = urllib3.Timeout(connect=SEND_S if body else CONNECT_S, read=self.answer_s() if body else answer_s)
+        refused: tuple[int, JSON] | None = None
+        failure: Exception | None = None
+        for address, pool in self._addresses.in_turn():
+            try:
+                response = pool.urlopen(
+                    method,
+                    urlsplit(address.url).path + path,
+                    body=body,
+                    headers={**headers, "Accept": f"{MSGPACK}, application/json;q=0.9", "Host": _host(address)},
+                    timeout=timeout,
+                    redirect=False,
+                )
+                answer = _answer(response)
+            except urllib3.exceptions.ReadTimeoutError as error:
+                # What the picture did to this one, it is not to do to the next in the same try.
+                raise TransientError(f"The face service at {address.url} does not answer: {error}") from error
+            except urllib3.exceptions.HTTPError as error:
+                self._addresses.silent(address)
+                failure = error
+                continue
+            if response.status != 503:
+                return response.status, answer
+            refused = 503, answer
+        if refused:
+            return refused
+        raise TransientError(f"The face service at {self._addresses} does not answer: {failure}") from failure
 
 
-def _error(status: int, code: str, message: str) -> Exception:
-    if status == 500:
-        return EngineCrashedError(message) if code == "engine_crashed" else FaceServiceError(message)
-    if code == "model_changed":
-        return ModelChangedError(message)
-    if code == "overtaken":
-        return ObjectChangedError(message)
-    if status in (413, 415, 422) and code:  # without one it is not the face service that speaks
-        return PermanentError(code, message)
-    return TransientError(f"The face service answered {status}: {message}")
+def _answer(response: urllib3.BaseHTTPResponse) -> JSON:
+    packed = response.headers.get("Content-Type", "").startswith(MSGPACK)
+    try:
+        found = unpack(response.data) if packed else json.loads(response.data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _error(status: int, answer: JSON) -> Exception:
+    error = raised_by(status, answer.get("code", ""), answer.get("error", "no reason given"))
+    return ObjectChangedError(str(error)) if isinstance(error, OvertakenError) else error
+
+
+def _embedding(told: bytes | list[float]) -> NDArray[np.float32]:
+    return unpack_embedding(told) if isinstance(told, bytes) else np.array(told, np.float32)
+
+
+def _host(address: Address) -> str:
+    name = f"[{address.name}]" if ":" in address.name else address.name
+    return f"{name}:{address.port}"
 
 
 def _path(version: ObjectVersion) -> str:

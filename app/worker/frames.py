@@ -1,11 +1,10 @@
 """Frames of a video, chosen on a budget.
 
-The stream is read once, from front to back, and decoded no further than the sampling needs. Memory holds the
-decoder's own frames and the one that was chosen, whatever the video's length.
+The file is read once, from front to back, all its streams of pictures together, and decoded no further than the
+sampling needs. Memory holds the decoders' own frames, packets that wait, and the frame that was chosen, whatever the
+video's length.
 """
 
-import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -13,32 +12,22 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from app.common.errors import PermanentError
+from app.worker.comparing import Thumbnail, is_blank, shows_the_same, thumbnail
+from app.worker.decoding import Look, StreamSampler
+from app.worker.sampling import Budget, Clock
+from app.worker.streams import DECODER, clock_may_jump, moving_pictures, next_part, opened, why_not
 
-#: The only demuxers a file can reach; playlists and anything that opens other files are not among them.
-DEMUXERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+#: Looks are said to be thinner than asked for, from this factor on.
+THINNER = 1.2
 
-#: However long a video says it is, frames are never further apart than this many seconds.
-LONGEST_INTERVAL = 10.0
-
-#: Decoder threads: frame threads hold a frame each, which counts at 4K.
-DECODER_THREADS = min(2, os.cpu_count() or 1)
-
-#: Below this frame rate every frame may be a sample, so none is left undecoded.
-LEAST_RATE_TO_SKIP = 8
-
-#: Frames are compared as grey pictures of this side, in grey levels of 0 to 255.
-THUMBNAIL = 32
-#: A frame whose mean is below this and that has hardly any contrast is black.
-BLACK_MEAN = 24
-BLACK_DEVIATION = 6
-#: A frame that differs less than this from the last one, on average, shows the same.
-SAME_DIFFERENCE = 1.5
+#: Parts joined end to end that are read at most.
+MOST_PARTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +38,62 @@ class Frame:
     time_s: float
     #: height × width × 3, RGB; None where it shows the same as the one before.
     pixels: NDArray[np.uint8] | None
+    #: Index of its stream in the file.
+    stream: int = 0
+    #: Factors (x, y) from coordinates in `pixels` to those in the frame as it is shown.
+    scale: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(slots=True)
+class StreamReport:
+    """What was made of one stream."""
+
+    index: int
+    codec: str
+    #: Size as shown: of the largest frame that was looked at, or as stated while none was.
+    width: int
+    height: int
+    sampled: int = 0
+    #: Why it was not looked at.
+    left_out: str | None = None
 
 
 @dataclass(slots=True)
 class Report:
     """What was made of a video; filled while its frames are read."""
 
-    width: int = 0
-    height: int = 0
+    streams: dict[int, StreamReport] = field(default_factory=dict)
+    #: What the file says its length is, and what it turned out to be.
+    stated_s: float | None = None
     duration_s: float | None = None
+    #: The longest time between two looks at one stream, as planned.
     interval_s: float = 0.0
     sampled: int = 0
+    #: Frames sent on, of one colour, and the same as the one before: together those sampled.
+    sent: int = 0
     black: int = 0
     same: int = 0
     damaged_packets: int = 0
     #: Time of the last frame that was looked at.
     until_s: float = 0.0
-    #: Whether the budget ended before the video did.
-    budget_spent: bool = False
+    #: How often the clock started again.
+    clock_restarts: int = 0
+    #: Whether the budget of frames sampled the video more thinly than the interval asked for.
+    thinned: bool = False
+
+    @property
+    def width(self) -> int:
+        """Of the first stream that was looked at."""
+        return self._main.width
+
+    @property
+    def height(self) -> int:
+        return self._main.height
+
+    @property
+    def _main(self) -> StreamReport:
+        seen = [stream for stream in self.streams.values() if stream.sampled]
+        return (seen or list(self.streams.values()) or [StreamReport(0, "", 0, 0)])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +101,25 @@ class Sampling:
     """The budget."""
 
     interval_s: float
+    #: Most frames handed out with pixels.
     max_frames: int
     max_pixels: int
     #: Longest side of the frames handed out.
     max_side: int
 
 
-@dataclass(slots=True)
 class Video:
     """A video whose frames can be read once."""
 
-    stream: BinaryIO
-    sampling: Sampling
-    report: Report = field(default_factory=Report)
+    def __init__(self, stream: BinaryIO, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self.report = Report()
+        self._stream = stream
+        self._size = 0
+        self._clock = Clock()
+        self._budget = Budget(sampling.interval_s, sampling.max_frames)
+        #: Byte that was read last.
+        self._position = 0
 
     def frames(self) -> Iterator[Frame]:
         """Sampled frames in order of time.
@@ -94,110 +127,193 @@ class Video:
         Raises:
             PermanentError: there is no video in it, or none that can be decoded.
         """
-        try:
-            container = av.open(
-                self.stream,
-                mode="r",
-                container_options={"format_whitelist": DEMUXERS},
-                metadata_errors="replace",
-            )
-        except av.error.FFmpegError as error:
-            raise PermanentError(
-                "damaged", f"The video cannot be opened; it is damaged or truncated ({error.strerror})."
-            ) from error
-        with container:
-            yield from self._sample(container)
+        self._size = self._stream.seek(0, 2)
+        self._stream.seek(0)
+        begin: int | None = 0
+        for number in range(MOST_PARTS):
+            if begin is None:
+                break
+            try:
+                yield from self._part(begin)
+            except PermanentError:
+                if number == 0:
+                    raise
+            begin = self._next_part(begin)
+        self.report.clock_restarts = self._clock.restarts
         if self.report.sampled == 0:
-            raise PermanentError("damaged", "Not one frame of the video can be decoded; it is damaged or encrypted.")
-
-    def _sample(self, container: InputContainer) -> Iterator[Frame]:
-        stream = _video_stream(container)
-        self._describe(container, stream)
-        keyframes_only = self._economise(stream)
-        due, last = float("-inf"), None
-        start = float((stream.start_time or 0) * (stream.time_base or 0))
-        for number, decoded in enumerate(self._decode(container, stream, keyframes_only)):
-            # Streams without timestamps are taken to run evenly.
-            at = decoded.time - start if decoded.time is not None else number / float(stream.guessed_rate or 25)
-            if at < due:
-                continue
-            if self.report.sampled == self.sampling.max_frames:
-                self.report.budget_spent = True
-                return
-            # On a grid, so that frames that come late do not thin the sampling; the share of an interval is for
-            # times that lie on it but for a rounding error.
-            due = math.floor(at / self.report.interval_s + 1.001) * self.report.interval_s
-            self.report.sampled += 1
-            self.report.until_s = max(self.report.until_s, at)
-            thumbnail = decoded.reformat(THUMBNAIL, THUMBNAIL, "gray").to_ndarray().astype(np.int16)
-            if thumbnail.mean() < BLACK_MEAN and thumbnail.std() < BLACK_DEVIATION:
-                self.report.black += 1
-                last = None
-            elif last is not None and np.abs(thumbnail - last).mean() < SAME_DIFFERENCE:
-                self.report.same += 1
-                yield Frame(at, None)
-            else:
-                last = thumbnail
-                yield Frame(at, self._upright(decoded, stream))
-
-    def _describe(self, container: InputContainer, stream: VideoStream) -> None:
-        context = stream.codec_context
-        if context.width * context.height > self.sampling.max_pixels:
             raise PermanentError(
-                "too_many_pixels",
-                f"The video has {context.width} × {context.height} pixels a frame, "
-                f"more than VIDEO_MAX_PIXELS={self.sampling.max_pixels}.",
+                "damaged",
+                "Not one frame of the video can be decoded; it is damaged or encrypted.",
+                {"video_decoder": DECODER},
             )
-        if stream.duration and stream.time_base:
-            self.report.duration_s = float(stream.duration * stream.time_base)
-        elif container.duration:
-            self.report.duration_s = container.duration / av.time_base
-        thin = (self.report.duration_s or 0) / self.sampling.max_frames
-        self.report.interval_s = max(self.sampling.interval_s, min(thin, LONGEST_INTERVAL))
 
-    def _economise(self, stream: VideoStream) -> bool:
-        """Tell the decoder what it may leave out; whether key frames alone are samples enough."""
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = DECODER_THREADS
-        # A stream may change its size on the way.
-        stream.codec_context.options = {"max_pixels": str(self.sampling.max_pixels)}
-        if _keyframe_spacing(stream) <= self.report.interval_s:
-            stream.codec_context.skip_frame = "NONKEY"
-            return True
-        if float(stream.guessed_rate or 0) >= LEAST_RATE_TO_SKIP:
-            stream.codec_context.skip_frame = "NONREF"
-        return False
+    def _next_part(self, begin: int) -> int | None:
+        after = next_part(self._stream, begin, self._position)
+        return after if after is not None and after > begin else None
 
-    def _decode(self, container: InputContainer, stream: VideoStream, keyframes_only: bool) -> Iterator[VideoFrame]:
-        packets = container.demux(stream)
-        while True:
+    def _part(self, begin: int) -> Iterator[Frame]:
+        with opened(self._stream, begin) as container:
+            streams = self._choose(container)
+            if begin == 0:
+                self.report.stated_s = _stated(container, streams)
+            origin = container.start_time / av.time_base if container.start_time is not None else None
+            self._clock.begin(origin, may_jump=clock_may_jump(container))
+            watched = {stream.index: _Watched(self, stream) for stream in streams}
+            self._budget.streams = max(1, len(watched))
+            for packet in self._packets(container, streams):
+                if packet.pos is not None and packet.pos >= 0:
+                    self._position = max(self._position, begin + packet.pos)
+                yield from watched[packet.stream_index].push(packet)
+            for one in watched.values():
+                yield from one.finish()
+        self.report.duration_s = self._clock.latest
+
+    def _choose(self, container: InputContainer) -> list[VideoStream]:
+        """The streams that can be looked at.
+
+        Raises:
+            PermanentError: there are none, and why.
+        """
+        chosen, refusals = [], []
+        for stream in moving_pictures(container):
+            refusal = why_not(stream, self.sampling.max_pixels)
+            if refusal:
+                refusals.append(refusal)
+            else:
+                chosen.append(stream)
+            context = stream.codec_context
+            if stream.index not in self.report.streams:
+                self.report.streams[stream.index] = StreamReport(
+                    stream.index,
+                    context.name if context else "unknown",
+                    context.width if context else 0,
+                    context.height if context else 0,
+                    left_out=refusal.message if refusal else None,
+                )
+        if not chosen:
+            raise refusals[0] if refusals else PermanentError("no_video_stream", "The file has no video stream.")
+        return chosen
+
+    def _packets(self, container: InputContainer, streams: list[VideoStream]) -> Iterator["Packet[VideoStream]"]:
+        """Packets in the order of the file, over places that cannot be read."""
+        packets, failures = container.demux(tuple(streams)), 0
+        while failures < packet_limit(self.report):
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    return
-                # The last packet is empty and fetches what the decoder still holds.
-                if keyframes_only and packet.size and not packet.is_keyframe:
-                    continue
-                decoded = packet.decode()
-            except av.error.EOFError:
+            except (av.error.EOFError, IndexError):
+                # PyAV raises IndexError for a stream that was not there when the file was opened: the next part's.
                 return
             except av.error.FFmpegError:
                 self.report.damaged_packets += 1
-                if packet is None or self.report.damaged_packets > packet_limit(self.report):
-                    return
+                failures += 1
+                packets = container.demux(tuple(streams))
                 continue
-            yield from (frame for frame in decoded if isinstance(frame, VideoFrame))
+            if packet is None:
+                return
+            # The last packet of each stream is none: it says that there are no more.
+            if packet.size or packet.dts is not None or packet.pts is not None:
+                yield packet
 
-    def _upright(self, frame: VideoFrame, stream: VideoStream) -> NDArray[np.uint8]:
-        aspect = float(stream.sample_aspect_ratio or 1)
+    def spacing(self, time: float) -> float:
+        """Seconds from a look at `time` to the next."""
+        read = self._position / self._size if self._size else 0.0
+        return self._budget.spacing(time, latest=self._clock.latest, read=read, stated=self.report.stated_s)
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def budget(self) -> Budget:
+        return self._budget
+
+
+class _Watched:
+    """One stream: its sampler, and what was seen of it last."""
+
+    def __init__(self, video: Video, stream: VideoStream) -> None:
+        self._video, self._stream = video, stream
+        self._sampler = StreamSampler(stream, video.sampling.max_pixels)
+        self._report = video.report.streams[stream.index]
+        self._looked = 0.0
+        #: What was sent on last; None after a frame of one colour.
+        self._shown: Thumbnail | None = None
+        #: Seconds to the next look, while frames are of one colour.
+        self._blank_step = 0.0
+
+    def push(self, packet: "Packet[VideoStream]") -> Iterator[Frame]:
+        """Take a packet; give the frames that are due."""
+        if self._sampler.damaged <= packet_limit(self._video.report):
+            time = self._video.clock.time(packet)
+            if not self._blank_step:
+                self._sampler.wait(self._video.spacing(self._sampler.looked_s))
+            yield from self._see(self._sampler.push(packet, time))
+
+    def finish(self) -> Iterator[Frame]:
+        """Give what is left: the video's end is looked at, whatever was spent."""
+        longest = min(self._video.spacing(self._video.clock.latest), self._video.sampling.interval_s) / 2
+        yield from self._see(self._sampler.finish(longest))
+        self._video.report.damaged_packets += self._sampler.damaged
+
+    def _see(self, looks: Iterator[Look]) -> Iterator[Frame]:
+        for look in looks:
+            report, budget = self._video.report, self._video.budget
+            self._report_distance(look.time_s)
+            if budget.used_up:
+                self._sampler.wait(float("inf"))
+                continue
+            report.sampled += 1
+            budget.looked += 1
+            self._report.sampled += 1
+            report.until_s = max(report.until_s, look.time_s)
+            thumb = thumbnail(look.frame, self._video.sampling.max_side) if look.frame else None
+            if thumb is not None and is_blank(thumb):
+                report.black += 1
+                self._shown = None
+                self._sampler.wait(self._until_something_shows(look.time_s))
+                continue
+            self._blank_step = 0.0
+            if look.frame is None or thumb is None:
+                if self._shown is None:
+                    report.black += 1
+                else:
+                    report.same += 1
+                    yield Frame(look.time_s, None, self._stream.index)
+            elif self._shown is not None and shows_the_same(thumb, self._shown):
+                report.same += 1
+                yield Frame(look.time_s, None, self._stream.index)
+            else:
+                self._shown = thumb
+                report.sent += 1
+                budget.sent += 1
+                yield self._upright(look.time_s, look.frame)
+            self._sampler.wait(self._video.spacing(look.time_s))
+
+    def _report_distance(self, time: float) -> None:
+        """Say how far apart the looks are, and whether the budget is why."""
+        distance, report = min(time - self._looked, self._sampler.spacing_s), self._video.report
+        self._looked = time
+        report.interval_s = max(report.interval_s, distance)
+        report.thinned |= distance > THINNER * self._video.sampling.interval_s
+
+    def _until_something_shows(self, time: float) -> float:
+        """From one frame to the next at first, then further and further."""
+        self._blank_step = max(2 * self._blank_step, self._sampler.frame_s)
+        self._blank_step = min(self._blank_step, self._video.spacing(time))
+        return self._blank_step
+
+    def _upright(self, time: float, frame: VideoFrame) -> Frame:
+        aspect = float(self._stream.sample_aspect_ratio or 1)
         width, height = round(frame.width * aspect) if 0.1 < aspect < 10 else frame.width, frame.height
         turns = round(frame.rotation / 90) % 4
-        self.report.width, self.report.height = (height, width) if turns % 2 else (width, height)
-        scale = min(1.0, self.sampling.max_side / max(width, height))
+        shown = (height, width) if turns % 2 else (width, height)
+        if shown[0] * shown[1] > self._report.width * self._report.height or self._report.sampled == 1:
+            self._report.width, self._report.height = shown
+        scale = min(1.0, self._video.sampling.max_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
-        pixels = frame.reformat(*size, format="rgb24").to_ndarray()
         # The display matrix turns counter-clockwise, as does numpy.
-        return np.ascontiguousarray(np.rot90(pixels, turns))
+        pixels = np.ascontiguousarray(np.rot90(frame.reformat(*size, format="rgb24").to_ndarray(), turns), np.uint8)
+        return Frame(time, pixels, self._stream.index, (shown[0] / pixels.shape[1], shown[1] / pixels.shape[0]))
 
 
 def packet_limit(report: Report) -> int:
@@ -205,23 +321,13 @@ def packet_limit(report: Report) -> int:
     return 1000 + 10 * report.sampled
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The first stream of moving pictures; the cover of a song is not one."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise PermanentError("no_video_stream", "The file has no video stream.")
-    stream = streams[0]
-    if stream.codec_context is None or not stream.codec_context.name:
-        raise PermanentError("unsupported_codec", "The video's codec is not known to this build of FFmpeg.")
-    if stream.codec_context.codec_tag == "encv":
-        raise PermanentError("encrypted", "The video is encrypted (common encryption); it cannot be decoded.")
-    return stream
-
-
-def _keyframe_spacing(stream: VideoStream) -> float:
-    """The longest time in seconds from one key frame to the next; infinite where the container has no index."""
-    times = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
-    if len(times) < 2 or not stream.time_base:
-        return float("inf")
-    last = (stream.start_time or 0) + (stream.duration or 0)
-    return float(max(np.diff([*times, max(last, times[-1])])) * stream.time_base)
+def _stated(container: InputContainer, streams: list[VideoStream]) -> float | None:
+    """How long the file says that it is."""
+    lengths = [float(s.duration * s.time_base) for s in streams if s.duration and s.time_base]
+    if lengths:
+        return max(lengths)
+    if not container.duration:
+        return None
+    # Matroska's length is where its clock ends, wherever it begins.
+    begins = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
+    return max(0, container.duration - begins) / av.time_base

@@ -5,23 +5,25 @@ its turn again, as often as it takes; only what should not happen fails the job.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
 from rq import Queue, Retry, get_current_job
 from rq.job import Job
+from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from app.common.errors import PermanentError, TransientError
-from app.common.jobs import ROUTE, ObjectJob, options, queue
-from app.common.media import Kind
+from app.common.jobs import PENDING, RECONCILE, VIDEO, ObjectJob, options, queue
+from app.common.media import Kind, guess_from_name
 from app.worker import schedule
-from app.worker.converge import Context, converge, kind_of
+from app.worker.converge import Context, VideoFoundError, converge, give_up
 from app.worker.faces import EngineCrashedError, FaceClient
 from app.worker.reliable import MOST_DEATHS, deaths
 from app.worker.settings import WorkerSettings
-from app.worker.store import ObjectChangedError, Store
+from app.worker.store import ObjectChangedError, ObjectVersion, Store
 from app.worker.video import VideoTimeoutError
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 OUTAGE_INTERVALS = [2, 5, 10, 30, 60, 120, 300]
 #: How often it is tried: for a week.
 OUTAGE_TRIES = 2000
+
+#: Seconds that a job takes at most beside the analysis of its picture: reading it, and waiting for a place.
+ANALYSIS_SLACK = 60
 
 JSON = dict[str, Any]
 Outcome = JSON | Retry
@@ -80,20 +85,8 @@ def _run_or_quarantine(run: Callable[[str, str], Outcome], bucket: str, key: str
 @_job
 def route_processing_job(bucket: str, object: str) -> Outcome:  # noqa: A002
     """Look at an object and do what it needs, whatever the event said."""
-    version = context().store.stat(bucket, object)
-    if version is None:
-        return cleanup_processed_item(bucket, object)
-    try:
-        kind = kind_of(context(), version)
-    except ObjectChangedError:
-        kind = Kind.UNKNOWN  # the job looks again
-    if kind is not Kind.VIDEO:
-        return process_image_upload(bucket, object)
-    job, settings = get_current_job(), context().settings
-    timeout = settings.timeout_for(kind, version.size)
-    if job and int(job.timeout or 0) < timeout:
-        return _forward(job, settings, bucket, object, timeout)
-    return process_video_upload(bucket, object)
+    kind = guess_from_name(object).value
+    return _converge(f"Processing {kind} upload", bucket, object)
 
 
 @_job
@@ -119,23 +112,52 @@ def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: 
     job = get_current_job()
     if job is None:
         raise RuntimeError("A step of a comparison enqueues the next, so it runs as a job.")
-    connection = job.connection
     return _run_or_wait(
         "the comparison of buckets and index",
-        lambda: schedule.step(context(), connection, position, found, began),
+        lambda: schedule.step(context(), job, position, found, began),
     )
+
+
+def forks(job: Job) -> bool:
+    """Whether a job is to run in a process of its own: where it may open a video, which strangers made."""
+    if job.func_name == VIDEO:
+        return True
+    if job.func_name == RECONCILE:
+        return False
+    told = job.kwargs
+    removed = str(told.get("event", "")).startswith("s3:ObjectRemoved")
+    return not removed and guess_from_name(str(told.get("object", ""))) is Kind.VIDEO
+
+
+def least_timeout() -> float:
+    """Seconds that a job needs at least, whatever IMAGE_JOB_TIMEOUT says: the face service may take so long."""
+    analysis = context().faces.analysis_s
+    return analysis + ANALYSIS_SLACK if analysis else 0
 
 
 @cache
 def context() -> Context:
-    """The clients of this process; a job runs in a process of its own."""
+    """The clients of this process, whose connections live from one job to the next."""
     settings = WorkerSettings()
     return Context(settings, Store(settings), FaceClient(settings))
 
 
+# A forked process makes connections of its own.
+os.register_at_fork(after_in_child=context.cache_clear)
+
+#: The process that this module was loaded in; a job in another runs in a fork, and may open a video.
+_LOADED_IN = os.getpid()
+
+
 def _converge(doing: str, bucket: str, key: str) -> JSON:
     log.info("%s %s/%s", doing, bucket, key)  # operators search the logs for these words
-    outcome = converge(context(), bucket, key)
+    job = get_current_job()
+    try:
+        outcome = converge(context(), bucket, key, videos=job is None or os.getpid() != _LOADED_IN)
+    except VideoFoundError as found:
+        if job is None:
+            raise
+        outcome = _forward(job, context().settings, found.version)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome
 
@@ -145,27 +167,26 @@ def _tries_left() -> bool:
     return bool(job and job.retries_left)
 
 
-def _quarantine(bucket: str, key: str, why: str) -> Outcome:
+def _quarantine(bucket: str, key: str, why: str) -> JSON:
     """Give up on an object that ended a process at every try; recorded on its item."""
-    version = context().store.stat(bucket, key)
-    if version is None:
-        return cleanup_processed_item(bucket, key)
-    reason = f"Quarantined, for at every try the same happened: {why}"
     log.error("Quarantined %s/%s: %s", bucket, key, why)
-    item = context().faces.put_rejection(version, PermanentError("quarantined", reason))
-    return {"bucket": bucket, "object": key, "status": item["status"], "reason": reason}
+    reason = f"Quarantined, for at every try the same happened: {why}"
+    return give_up(context(), bucket, key, PermanentError("quarantined", reason))
 
 
-def _forward(job: Job, settings: WorkerSettings, bucket: str, key: str, timeout: int) -> Outcome:
-    """Give a video whose event did not say what it is a video's queue, and the time that its size takes."""
-    target = settings.queue_for(Kind.VIDEO)
+def _forward(job: Job, settings: WorkerSettings, version: ObjectVersion) -> JSON:
+    """Give a video that was not known for one a process of its own, its queue, and the time that its size takes."""
+    compared = job.origin == settings.reconcile_queue_name  # elsewhere it would overtake uploads
     video = ObjectJob(
-        queue=target,
-        job_id=f"{job.id}-video",
-        bucket=bucket,
-        object=key,
+        queue=job.origin if compared else settings.queue_for(Kind.VIDEO),
+        job_id=f"{job.id.removesuffix('-video')}-video",
+        bucket=version.bucket,
+        object=version.key,
         event=(job.kwargs or {}).get("event", ""),
-        timeout=timeout,
+        timeout=settings.timeout_for(Kind.VIDEO, version.size),
     )
-    queue(target, job.connection).enqueue_many([Queue.prepare_data(ROUTE, **options(video, settings))])
-    return {"bucket": bucket, "object": key, "status": "forwarded", "job_id": video.job_id}
+    [known] = Job.fetch_many([video.job_id], connection=job.connection, serializer=JSONSerializer)
+    if known is None or known.get_status(refresh=False) not in PENDING:
+        data = Queue.prepare_data(VIDEO, **options(video, settings))
+        queue(video.queue, job.connection).enqueue_many([data])
+    return {"bucket": version.bucket, "object": version.key, "status": "forwarded", "job_id": video.job_id}

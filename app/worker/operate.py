@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, context: Context, connection: Redis) -> i
 def _reconcile(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
     found, pages = Counter[str](), 0
     waiting = queue(context.settings.reconcile_queue_name, connection)
-    for differences, following in reconcile.pages(context, reconcile.start(context.settings)):
+    for differences, following in reconcile.pages(context, reconcile.start(context.settings, by_hand=True)):
         pages += 1
         found.update(difference.why for difference in differences)
         where = f"next: {following.bucket or 'faces'}, {following.side}" if following else "compared all"

@@ -5,6 +5,7 @@ workers serve last. It follows that a comparison may be interrupted, repeated or
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,21 +13,18 @@ from typing import NamedTuple
 
 from redis import Redis
 from rq import Queue
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from app.common.jobs import ROUTE, JobSettings, ObjectJob, options, queue
+from app.common.jobs import PENDING, ROUTE, JobSettings, ObjectJob, options, queue
 from app.common.media import Kind
-from app.worker.converge import Context
-from app.worker.store import NoBucketError
+from app.worker.converge import Context, is_placeholder, judging, today
+from app.worker.store import Listed, NoBucketError
 
 log = logging.getLogger(__name__)
 
 #: What a job of a comparison names as its event.
 EVENT = "lookingglass:Reconcile"
-
-#: States of a job that will run, or runs.
-PENDING = (JobStatus.CREATED, JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 
 #: Objects or records compared at a time; what the face service looks up in one call.
 PAGE = 1000
@@ -38,8 +36,8 @@ class Difference:
 
     bucket: str
     key: str
-    #: `missing`, `changed` (another ETag), `model` (of another model), `incomplete` (faces are missing), `orphan`
-    #: (a record without an object), `stray` (faces without a record).
+    #: `missing`, `changed` (another ETag), `model` (of another model), `judgement` (judged by other settings),
+    #: `incomplete` (faces are missing), `orphan` (a record without an object), `stray` (faces without a record).
     why: str
     #: Of the object, in bytes, where there is one.
     size: int = 0
@@ -57,11 +55,14 @@ class Position(NamedTuple):
     known: int = 0
     #: Whether every record is looked at, also where there seem to be none without an object.
     thorough: bool = True
+    #: What objects that could not be read must have been looked at on, not to be tried again; none: they are left.
+    looked: str | None = None
 
 
-def start(settings: JobSettings, *, thorough: bool = True) -> Position:
-    """Where a comparison begins."""
-    return Position(min(settings.buckets()), "objects", thorough=thorough)
+def start(settings: JobSettings, *, thorough: bool = True, by_hand: bool = False) -> Position:
+    """Where a comparison begins; one by hand tries every object again that could not be read."""
+    looked = f"by hand {time.time()}" if by_hand else today() if thorough else None
+    return Position(min(settings.buckets()), "objects", thorough=thorough, looked=looked)
 
 
 def pages(context: Context, start: Position) -> Iterator[tuple[list[Difference], Position | None]]:
@@ -86,7 +87,7 @@ def pages(context: Context, start: Position) -> Iterator[tuple[list[Difference],
         if position and position.side == "done":
             after = [bucket for bucket in buckets if bucket > str(position.bucket)]
             bucket, side = (after[0], "objects") if after else (None, "records")
-            position = Position(bucket, side, thorough=position.thorough)
+            position = Position(bucket, side, thorough=position.thorough, looked=position.looked)
         yield found, position
 
 
@@ -115,7 +116,7 @@ def switch_readers(context: Context) -> None:
 
 def proof(context: Context, bucket: str, key: str) -> dict[str, object]:
     """What is left of an object: in the bucket, as a record, and as points under every model."""
-    version = context.store.stat(bucket, key)
+    version = context.store.now(bucket, key)
     record, points = context.faces.remains(bucket, key)
     return {
         "bucket": bucket,
@@ -131,11 +132,11 @@ def _objects(context: Context, at: Position) -> tuple[list[Difference], Position
     bucket = str(at.bucket)
     objects = context.store.page(bucket, at.after, PAGE)
     if objects:
-        said = context.faces.lookup(bucket, [listed.key for listed in objects])
+        said = context.faces.lookup(bucket, [one.key for one in objects], judging(context.settings, looked=at.looked))
         found = [
             Difference(bucket, listed.key, why, listed.size)
             for listed in objects
-            if (why := _why(said.get(listed.key), listed.etag, context.faces.model_id()))
+            if (why := _why(said.get(listed.key), listed, context.faces.model_id()))
         ]
         return found, at._replace(after=objects[-1].key, known=at.known + len(said))
     # More records than objects just seen must be orphans. Fewer may be, too: what was deleted meanwhile hides them.
@@ -143,14 +144,18 @@ def _objects(context: Context, at: Position) -> tuple[list[Difference], Position
     return [], at._replace(side="records" if beyond else "done", after=None)
 
 
-def _why(said: dict[str, object] | None, etag: str, model_id: str) -> str | None:
+def _why(said: dict[str, object] | None, listed: Listed, model_id: str) -> str | None:
+    if is_placeholder(listed.key, listed.size):
+        return "orphan" if said else None
     if said is None:
         return "missing"
-    if said["etag"] != etag:
+    if said["etag"] != listed.etag:
         return "changed"
     if said["current"]:
         return None
-    return "incomplete" if said["model_id"] == model_id else "model"
+    if said["model_id"] != model_id:
+        return "model"
+    return "judgement" if said.get("judged_otherwise") else "incomplete"
 
 
 def _records(context: Context, at: Position) -> tuple[list[Difference], Position]:

@@ -21,7 +21,8 @@ class WorkerSettings(JobSettings):
     minio_password: SecretStr = SecretStr("minioadmin")
     #: Given, because a user who may only read objects may not look it up.
     minio_region: str = "us-east-1"
-    gpu_worker_url: str = Field("http://localhost:5001", pattern=r"^https?://")
+    #: One face service or several, separated by commas; each name may stand for several addresses.
+    gpu_worker_url: str = Field("http://localhost:5001", pattern=r"^https?://[^,\s]+(,\s*https?://[^,\s]+)*$")
     gpu_worker_token: SecretStr | None = None
     worker_name: str = Field("worker", min_length=1)
     #: Queues served, in order of precedence.
@@ -38,7 +39,7 @@ class WorkerSettings(JobSettings):
     max_image_bytes: int = Field(64 * 2**20, ge=1024)
     #: Seconds between two frames of a video that are looked at, while the budget lasts.
     video_frame_interval: float = Field(1.0, gt=0)
-    #: Most frames of one video that are looked at; a longer video is sampled more thinly.
+    #: Most frames of one video that the face service is asked about; a longer video is sampled more thinly.
     video_max_frames: int = Field(1000, ge=1)
     #: Largest frame accepted, in pixels.
     video_max_pixels: int = Field(50_000_000, ge=1024)

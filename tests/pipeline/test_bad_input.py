@@ -1,6 +1,8 @@
 """Every kind of bad input gets a clear answer, and the next good object is processed."""
 
+import gzip
 import io
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -50,6 +52,31 @@ def test_a_bad_object_is_rejected_with_its_reason_and_the_next_good_one_indexed(
     assert item["reason"].endswith(".")
     good = running.put("images", f"good after/{key}.jpg", media.jpeg(media.portrait(photos)))
     assert running.indexed("images", f"good after/{key}.jpg", good)["points"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "aws-chunked,gzip", "br"])
+def test_a_picture_is_read_as_it_is_stored_whatever_its_encoding_says(
+    running: Pipeline, photos: Photos, encoding: str
+) -> None:
+    headers = {"Content-Encoding": encoding}
+    key, data = f"encoded/{encoding}.jpg", media.jpeg(media.portrait(photos))
+    assert running.indexed("images", key, running.put("images", key, data, metadata=headers))["points"] == 1
+    true: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.compress,
+        "aws-chunked,gzip": gzip.compress,
+        "deflate": zlib.compress,
+    }
+    if compress := true.get(encoding):
+        key = f"compressed/{encoding}.jpg"
+        etag = running.put("images", key, compress(data), metadata=headers)
+        assert running.indexed("images", key, etag)["points"] == 1
+
+
+def test_a_compressed_bomb_is_rejected_within_the_limit(running: Pipeline) -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = packer.compress(b"\xff\xd8\xff\xe0") + b"".join(packer.compress(bytes(2**20)) for _ in range(1536))
+    etag = running.put("images", "inflated.jpg", bomb + packer.flush(), metadata={"Content-Encoding": "gzip"})
+    assert running.indexed("images", "inflated.jpg", etag)["item"]["reason_code"] == "too_many_bytes"
 
 
 def test_rejected_objects_can_be_listed_with_their_reasons(running: Pipeline) -> None:

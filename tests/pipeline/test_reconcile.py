@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rq.job import JobStatus
+from minio import MinioAdmin
+from minio.credentials.providers import StaticProvider
+from rq.job import Job, JobStatus
 
 from app.common.errors import TransientError
 from app.common.jobs import queue
 from app.worker import reconcile, schedule
-from app.worker.converge import Context
+from app.worker.converge import Context, converge
 from app.worker.faces import FaceClient
 from app.worker.settings import WorkerSettings
 from app.worker.store import ObjectVersion, Store
@@ -130,11 +132,101 @@ def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int
 def test_the_daily_look_at_every_record_is_due_until_it_was_taken(running: Pipeline) -> None:
     running.idle()
     running.redis.delete(schedule.NOT_DUE_THOROUGHLY)
+    step = Job("comparison-0-0", connection=running.redis)
     with pytest.raises(TransientError):
-        schedule.step(worker_context(running, gpu_worker_url="http://127.0.0.1:9"), running.redis, None, 0, 0)
+        schedule.step(worker_context(running, gpu_worker_url="http://127.0.0.1:9"), step, None, 0, 0)
     assert not running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
-    schedule.step(worker_context(running), running.redis, None, 0, 0)
+    schedule.step(worker_context(running), step, None, 0, 0)
     assert running.redis.exists(schedule.NOT_DUE_THOROUGHLY)
+
+
+def test_comparisons_do_not_pile_up_where_nobody_serves_their_queue(running: Pipeline) -> None:
+    settings = worker_context(running, reconcile_queue_name="nobody_compares").settings
+    waiting = queue("nobody_compares", running.redis)
+    for _ in range(3):
+        running.redis.delete(schedule.NOT_DUE)  # an hour later
+        schedule.keep_scheduled(running.redis, settings, 3600)
+    [first] = waiting.jobs
+    schedule.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
+    assert waiting.job_ids == [first.id]
+    first.delete()
+    running.redis.delete(schedule.NOT_DUE)
+    schedule.keep_scheduled(running.redis, settings, 3600)
+    [second] = waiting.jobs
+    assert second.id != first.id
+    second.delete()
+
+
+def test_a_verdict_is_judged_again_when_its_cause_changed(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    with events_lost(running):
+        running.put("images", "large.jpg", portrait(10) + bytes(3000))
+    strict = worker_context(running, max_image_bytes="1024")
+    assert converge(strict, "images", "large.jpg")["status"] == "rejected"
+    assert running.item("images", "large.jpg")["item"]["judged_by"] == {"MAX_IMAGE_BYTES": 1024}
+    assert compared(strict, "large.jpg") == []
+    assert differences(running) == {"judgement\timages/large.jpg"}
+    assert "Differences: 1 judgement." in operate(running, "reconcile", "--wait").stderr
+    assert running.item("images", "large.jpg")["points"] == 1
+    assert differences(running) == set()
+
+
+def compared(context: Context, key: str, **how: bool) -> list[str]:
+    """What a comparison finds of a picture, without repairing it."""
+    return [
+        difference.why
+        for found, _ in reconcile.pages(context, reconcile.start(context.settings, **how))
+        for difference in found
+        if (difference.bucket, difference.key) == ("images", key)
+    ]
+
+
+def test_an_object_that_is_denied_to_the_worker_is_rejected_and_tried_again(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    admin = MinioAdmin(
+        endpoint=running.outputs["minio_url"].partition("://")[2],
+        credentials=StaticProvider(running.outputs["minio_user"], running.outputs["minio_password"]),
+        secure=False,
+    )
+    denied = "arn:aws:s3:::images/denied.jpg"
+    allow = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["arn:aws:s3:::*"]}
+    deny = {"Effect": "Deny", "Action": ["s3:GetObject"], "Resource": [denied]}
+    admin.user_add("reader", "reader-secret")
+    admin.policy_add("reading", policy={"Version": "2012-10-17", "Statement": [allow, deny]})
+    admin.policy_set("reading", user="reader")
+    reader = worker_context(running, minio_user="reader", minio_password="reader-secret")
+    with events_lost(running):
+        etag = running.put("images", "denied.jpg", portrait(11))
+        running.put("images", "allowed.jpg", portrait(12))
+    assert converge(reader, "images", "allowed.jpg")["status"] == "indexed"
+    assert converge(reader, "images", "denied.jpg")["status"] == "rejected"
+    item = running.item("images", "denied.jpg")["item"]
+    assert (item["reason_code"], item["etag"]) == ("unreadable", etag)
+    assert item["size"] == len(portrait(11))
+    assert compared(reader, "denied.jpg", thorough=False) == []
+    assert compared(reader, "denied.jpg", thorough=True) == []  # looked at today
+    assert compared(reader, "denied.jpg", by_hand=True) == ["judgement"]
+    admin.policy_add("nothing", policy={"Version": "2012-10-17", "Statement": [allow | {"Effect": "Deny"}]})
+    admin.policy_set("nothing", user="reader")
+    with pytest.raises(TransientError):
+        converge(reader, "images", "allowed.jpg")
+    # Another user may be allowed to: it is tried again at once.
+    assert differences(running) == {"judgement\timages/denied.jpg"}
+    operate(running, "reconcile", "--wait")
+    assert running.indexed("images", "denied.jpg", etag)["points"] == 1
+
+
+def test_an_object_that_stands_for_a_folder_is_nothing_to_compare(running: Pipeline) -> None:
+    operate(running, "reconcile", "--wait")
+    running.put("images", "folder/", b"")
+    running.idle()
+    assert running.item("images", "folder/")["code"] == "not_found"
+    assert differences(running) == set()
+    running.minio.remove_object("images", "folder/")
 
 
 def test_the_proof_says_what_is_left(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
@@ -190,6 +282,22 @@ def test_an_object_that_ends_its_worker_s_process_is_quarantined(
     running.gone("images", "deadly.jpg")
 
 
+def test_a_deadly_object_that_was_deleted_meanwhile_is_removed_once(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    running.put("images", "deadly and gone.jpg", portrait(13))
+    running.indexed("images", "deadly and gone.jpg")
+    running.idle()
+    with events_lost(running):
+        running.minio.remove_object("images", "deadly and gone.jpg")
+    body = {"bucket": "images", "object": "deadly and gone.jpg", "run_at": "2100-01-01T00:00:00Z"}
+    job = running.call("POST", "webhook/test/queue", body)[1]["job_id"]
+    running.redis.hset(f"rq:job:{job}", "meta", json.dumps({"deaths": 3}))
+    running.redis.zadd("rq:scheduled:facial_recognition", {job: 1})
+    running.gone("images", "deadly and gone.jpg")
+    eventually(lambda: running.call("GET", f"webhook/job/{job}")[1]["status"] == "finished", "the job finished")
+
+
 def test_an_orphan_is_found_behind_deletions_that_happen_meanwhile(
     running: Pipeline, portrait: Callable[[int], bytes]
 ) -> None:
@@ -217,7 +325,7 @@ def test_a_bucket_that_is_gone_is_passed_over_and_forgotten_on_request(
     running: Pipeline, portrait: Callable[[int], bytes]
 ) -> None:
     context = worker_context(running, image_bucket="gone")
-    version = ObjectVersion("gone", "a.jpg", "v1", 1, None, "", "")
+    version = ObjectVersion("gone", "a.jpg", "v1", 1, None, "2026-01-01T00:00:00+00:00")
     context.faces.put_image(version, portrait(0))
     with events_lost(running):
         running.put("videos", "beside.jpg", portrait(9))

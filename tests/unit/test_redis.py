@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 
 from app.common.jobs import queue
 from app.common.redis import check_url, connect, problem
-from app.worker.reliable import ReliableQueue, ReliableWorker
+from app.worker.reliable import GuardedJob, ReliableQueue, ReliableWorker
 from tests.fixtures import free_port
 from tests.redis_server import redis_server, sentinel
 
@@ -97,7 +97,8 @@ def test_over_a_socket(tmp_path: Path) -> None:
         assert client.set("key", "value")
 
 
-def test_a_job_is_enqueued_and_run_through_sentinel(tmp_path: Path) -> None:
+def test_a_job_is_enqueued_and_run_through_sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GuardedJob, "functions", {"time.sleep"})
     with (
         redis_server(tmp_path / "master", "--requirepass", "s3cret") as port,
         sentinel(tmp_path / "sentinel", port, password="s3cret") as watching,

@@ -4,15 +4,20 @@ The store and the face service are stand-ins here, so that an object can change 
 tests run the real ones.
 """
 
-from collections.abc import Callable
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from app.common.errors import PermanentError, TransientError
-from app.worker.converge import MAX_ROUNDS, Context, converge
+from app.common.media import HEAD_BYTES
+from app.worker.converge import MAX_ROUNDS, Context, VideoFoundError, converge, give_up
 from app.worker.settings import WorkerSettings
-from app.worker.store import ObjectChangedError, ObjectVersion
+from app.worker.store import Body, ObjectVersion, UnreadableError
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 
@@ -22,17 +27,37 @@ class Bucket:
 
     def __init__(self, data: bytes | None) -> None:
         self.data = data
-        self.meddle: Callable[[], None] | None = None
+        self.encoding = ""
+        self.denied = False
+        self.requests = 0
 
-    def stat(self, bucket: str, key: str) -> ObjectVersion | None:
+    def now(self, bucket: str, key: str) -> ObjectVersion | None:
+        self.requests += 1
         if self.data is None:
             return None
-        return ObjectVersion(bucket, key, str(hash(self.data)), len(self.data), None, "", "")
+        return ObjectVersion(bucket, key, str(hash(self.data)), len(self.data), None, "")
 
-    def read(self, version: ObjectVersion, offset: int = 0, length: int = 0) -> bytes:
-        if self.data is None or version.etag != str(hash(self.data)):
-            raise ObjectChangedError
-        return self.data[offset : offset + length] if length else self.data
+    @contextmanager
+    def get(self, bucket: str, key: str) -> Iterator[Body | None]:
+        version = self.now(bucket, key)
+        if version is None or self.data is None:
+            yield None
+            return
+        if self.denied:
+            raise UnreadableError(version, "The object is there but cannot be read.")
+        yield Body(version, self.encoding, Rest(self.data[HEAD_BYTES:]), self.data[:HEAD_BYTES])  # type: ignore[arg-type]
+
+
+class Rest:
+    """Stands in for a response whose first bytes were read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, amount: int, *, decode_content: bool) -> bytes:
+        assert not decode_content
+        piece, self.data = self.data[:amount], self.data[amount:]
+        return piece
 
 
 class Faces:
@@ -42,24 +67,33 @@ class Faces:
         self.bucket = bucket
         self.item: dict[str, Any] | None = None
         self.puts = 0
+        self.calls = 0
+        self.sent = b""
         #: Called in the middle of every put: what happens to the object meanwhile.
         self.meanwhile: list[Callable[[], None]] = []
 
-    def is_current(self, version: ObjectVersion) -> bool:
+    def is_current(self, version: ObjectVersion, judging: dict[str, Any]) -> bool:
         return self.item is not None and self.item["etag"] == version.etag
 
     def put_image(self, version: ObjectVersion, data: bytes) -> dict[str, Any]:
+        self.calls += 1
+        self.sent = data
+        if self.is_current(version, {}):
+            return {"item": self.item, "unchanged": True}
         self.puts += 1
         if b"broken" in data:
             raise PermanentError("damaged", "The JPEG is damaged.")
         if b"away" in data:
             raise TransientError("The face service does not answer.")
-        return self._put(version, "indexed")
+        return {"item": self._put(version, "indexed")}
 
     def put_rejection(self, version: ObjectVersion, error: PermanentError) -> dict[str, Any]:
-        return self._put(version, "rejected")
+        item = self._put(version, "rejected")
+        item.update(reason=str(error), reason_code=error.code, judged_by=error.judged_by)
+        return item
 
     def delete(self, bucket: str, key: str) -> int:
+        self.calls += 1
         removed = 0 if self.item is None else 1
         self._meanwhile()
         self.item = None
@@ -90,6 +124,18 @@ def test_a_picture_is_indexed_once() -> None:
     assert converge(context, "images", "a.jpg")["status"] == "indexed"
     assert converge(context, "images", "a.jpg")["status"] == "unchanged"
     assert faces.puts == 1
+
+
+def test_a_new_picture_takes_two_requests_to_the_bucket_and_one_to_the_face_service() -> None:
+    bucket, faces, context = world(JPEG)
+    converge(context, "images", "a.jpg")
+    assert (bucket.requests, faces.calls) == (2, 1)
+
+
+def test_a_deletion_takes_two_requests_to_the_bucket_and_one_to_the_face_service() -> None:
+    bucket, faces, context = world(None)
+    converge(context, "images", "a.jpg")
+    assert (bucket.requests, faces.calls) == (2, 1)
 
 
 def test_an_object_that_is_gone_leaves_the_index() -> None:
@@ -140,10 +186,118 @@ def test_what_can_never_be_processed_is_recorded_and_not_tried_again() -> None:
     assert faces.puts == 1
 
 
+def test_an_object_that_cannot_be_read_is_rejected_and_says_when_it_was_looked_at() -> None:
+    bucket, faces, context = world(JPEG)
+    bucket.denied = True
+    assert converge(context, "images", "a.jpg")["status"] == "rejected"
+    assert faces.item is not None
+    assert faces.item["reason_code"] == "unreadable"
+    assert faces.item["judged_by"].keys() == {"MINIO_USER", "looked"}
+    bucket.denied = False
+    assert converge(context, "images", "a.jpg")["status"] in ("indexed", "unchanged")
+
+
+def test_an_object_that_stands_for_a_folder_is_no_picture() -> None:
+    _, faces, context = world(b"")
+    assert converge(context, "images", "folder/")["status"] == "ignored"
+    assert faces.item is None
+
+
+PICTURE = b"\xff\xd8\xff\xe0" + bytes(5000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "aws-chunked,gzip", "br", "nonsense"])
+def test_a_picture_whose_encoding_is_untrue_goes_through_as_it_is_stored(encoding: str) -> None:
+    bucket, faces, context = world(PICTURE)
+    bucket.encoding = encoding
+    assert converge(context, "images", "a.jpg")["status"] == "indexed"
+    assert faces.sent == PICTURE
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (gzip.compress(PICTURE), "gzip"),
+        (gzip.compress(PICTURE), ""),
+        (gzip.compress(PICTURE), "aws-chunked,gzip"),
+        (zlib.compress(PICTURE), "deflate"),
+        (zlib.compress(PICTURE)[2:-4], "deflate"),
+    ],
+)
+def test_a_picture_that_is_really_compressed_is_unpacked(data: bytes, encoding: str) -> None:
+    bucket, faces, context = world(data)
+    bucket.encoding = encoding
+    assert converge(context, "images", "a.jpg")["status"] == "indexed"
+    assert faces.sent == PICTURE
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "code"),
+    [
+        (gzip.compress(b"\x1aE\xdf\xa3" + bytes(900)), "gzip", "compressed"),
+        (b"\x0b\x80" + bytes(90), "br", "compressed"),
+        (gzip.compress(b"a text"), "gzip", "unsupported"),
+        (gzip.compress(PICTURE)[:-9], "gzip", "truncated"),
+        (gzip.compress(PICTURE + bytes(10_000)), "gzip", "too_many_bytes"),
+    ],
+)
+def test_what_is_compressed_and_no_picture_within_the_limit_is_rejected(
+    data: bytes, encoding: str, code: str
+) -> None:
+    bucket, faces, context = world(data)
+    bucket.encoding = encoding
+    small = Context(WorkerSettings(max_image_bytes=10_000), context.store, context.faces)
+    assert converge(small, "images", "a.jpg")["status"] == "rejected"
+    assert faces.item is not None
+    assert faces.item["reason_code"] == code
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
+    bucket, faces, context = world(gzip.compress(b"\xff\xd8\xff\xe0" + bytes(300 * 2**20)))
+    bucket.encoding = "gzip"
+    tracemalloc.start()
+    try:
+        converge(Context(WorkerSettings(max_image_bytes=2**20), context.store, context.faces), "images", "a.jpg")
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert faces.item is not None
+    assert faces.item["reason_code"] == "too_many_bytes"
+
+
+def test_a_video_is_not_opened_where_it_must_not_be() -> None:
+    _, _, context = world(b"\x1aE\xdf\xa3 a video")
+    with pytest.raises(VideoFoundError):
+        converge(context, "videos", "a.bin", videos=False)
+
+
+def test_a_verdict_on_an_object_that_is_gone_removes_it_and_comes_to_an_end() -> None:
+    bucket, faces, context = world(None)
+    faces.item = {"status": "indexed", "etag": "old"}
+    assert give_up(context, "images", "a.jpg", PermanentError("quarantined", "It did harm."))["status"] == "deleted"
+    assert faces.item is None
+    assert bucket.requests == 2
+
+
+def test_a_verdict_is_on_the_version_that_is_there() -> None:
+    bucket, faces, context = world(JPEG)
+    faces.meanwhile = [lambda: setattr(bucket, "data", JPEG + b" put again")]
+    give_up(context, "images", "a.jpg", PermanentError("quarantined", "It did harm."))
+    assert faces.item is not None
+    assert faces.item["etag"] == indexed_etag(bucket)
+
+
 @pytest.mark.parametrize("data", [b"", b"a text", b"ID3 a song"])
 def test_what_is_no_picture_and_no_video_is_rejected(data: bytes) -> None:
     _, _, context = world(data)
     assert converge(context, "images", "a.jpg")["status"] == "rejected"
+
+
+def test_what_is_of_no_known_format_is_told_which_are() -> None:
+    _, faces, context = world(b"a text")
+    converge(context, "images", "a.jpg")
+    reason = str((faces.item or {})["reason"])
+    assert all(name in reason for name in ("JPEG", "HEIC", "MP4", "WMV"))
 
 
 def test_a_picture_beyond_the_limit_is_rejected_unread() -> None:
