@@ -53,21 +53,35 @@ INVENTORY ?= infra/ansible/inventories/example
 hosts: $(VENV)/.ansible ## Prepare the GPU hosts of INVENTORY=… (ARGS="--check --diff" shows what it would do)
 	@ANSIBLE_CONFIG=infra/ansible/ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) infra/ansible/gpu_hosts.yml $(ARGS)
 
-# Pulumi's state on this machine, unless PULUMI_BACKEND_URL names another place.
+# The same state as `pulumi` itself: .pulumi-state, unless PULUMI_BACKEND_URL names another place.
 STACK ?= dev
-STATE := .pulumi-state
-PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STATE) $(STACK)
-.PHONY: preview up outputs down
+PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STACK)
+.PHONY: preview up outputs rotate down ps logs restart scale
 preview: $(VENV)/.pulumi ## Show what `make up` would change (STACK=gpu for another stack)
 	@$(PULUMI) preview
 up: $(VENV)/.pulumi ## Stand the environment up, or change it (REPORT=gpu1.json for a host that `make hosts` prepared)
 	@$(PULUMI) up $(ARGS)
 outputs: $(VENV)/.pulumi ## Show where everything is, secrets included
 	@$(PULUMI) stack output --show-secrets
+rotate: $(VENV)/.pulumi ## Make a credential anew, and restart what reads it (CREDENTIAL=api-token)
+	@$(PULUMI) rotate $(CREDENTIAL)
 down: $(VENV)/.pulumi ## Remove the environment, all but its data
 	@$(PULUMI) destroy $(ARGS)
 
-.PHONY: test test-unit lint format bench faults mend-events
+ps: ## List the environment's containers
+	@scripts/containers.sh $(STACK) ps
+logs: ## Follow the logs of SERVICE=worker, of worker-2, or of all (FOLLOW= shows the end of them and no more)
+	@scripts/containers.sh $(STACK) logs $(SERVICE) --tail $(TAIL) $(if $(FOLLOW),--follow)
+restart: ## Restart the containers of SERVICE=worker, of worker-2, or all
+	@scripts/containers.sh $(STACK) restart $(SERVICE)
+scale: $(VENV)/.pulumi ## Run so many workers: WORKERS=4
+	@scripts/pulumi.sh $(STACK) config set lookingglass:workers $(or $(WORKERS),$(error say how many: make scale WORKERS=4))
+	@$(PULUMI) up $(ARGS)
+SERVICE ?=
+TAIL ?= 100
+FOLLOW ?= 1
+
+.PHONY: test test-unit lint format bench faults screenshots mend-events
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
 	$(BIN)/python -m tests.infra $(BIN)/python -m pytest -n 2
@@ -87,6 +101,8 @@ bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
 	$(BIN)/python -m tests.bench
 faults: $(VENV)/.dev ## Break everything under load at full size, print what became of it (ARGS="--objects 200")
 	$(BIN)/python -m tests.faults $(ARGS)
+screenshots: $(VENV)/.dev ## Photograph every page of the console in a real Chromium, into docs/screenshots
+	SCREENSHOT_DIR=docs/screenshots $(BIN)/python -m pytest -q tests/pipeline/test_browser.py
 mend-events: ## Take damaged event files out of the local MinIO's queue directory
 	@scripts/mend-event-queue.sh $(or $(LOOKINGGLASS_DIR),.lookingglass)/data/events
 

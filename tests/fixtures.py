@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -30,11 +31,38 @@ JSON = dict[str, Any]
 T = TypeVar("T")
 
 
+#: What keeps ports for this process: an abstract socket of each one's name, gone with the process.
+_claims: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, and that stays so until it is used, however long that takes.
+
+    It is none that the system gives to outgoing connections, and other processes of the tests pass it over.
+    """
+    candidates = _lasting_ports()
+    random.shuffle(candidates)
+    return next(port for port in candidates if _claimed(port))
+
+
+def _lasting_ports() -> list[int]:
+    """Ports that no outgoing connection gets; all, where any may go to one."""
+    low, high = (int(bound) for bound in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    every = range(10_000, 65_536)
+    return [port for port in every if not low <= port <= high] or list(every)
+
+
+def _claimed(port: int) -> bool:
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0lookingglass-test-port-{port}")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def local_settings(directory: Path, **more: Any) -> LocalSettings:

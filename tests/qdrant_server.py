@@ -1,8 +1,8 @@
 """A Qdrant server: a real one where `qdrant` is on PATH, else a stand-in, for no package registry carries one.
 
 The stand-in answers on the server's REST paths out of qdrant-client's local mode: `python -m tests.qdrant_server PORT
-DIRECTORY`. It shows that the client's calls reach a server and what happens when there is none; not a server's speed,
-durability or limits.
+DIRECTORY ADDRESS`. It shows that the client's calls reach a server and what happens when there is none; not a
+server's speed, durability or limits.
 """
 
 import os
@@ -21,17 +21,18 @@ from infra.local import tools
 from infra.local.processes import ChildProcess
 
 
-def process(directory: Path, port: int) -> ChildProcess:
+def process(directory: Path, port: int, host: str = "127.0.0.1") -> ChildProcess:
     """The server, not yet started."""
     directory.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(tools.ROOT)}
-    command = [sys.executable, "-m", "tests.qdrant_server", str(port), str(directory)]
+    command = [sys.executable, "-m", "tests.qdrant_server", str(port), str(directory), host]
     if real := shutil.which("qdrant"):
         command = [real, "--disable-telemetry"]
         environment |= {
-            "QDRANT__SERVICE__HOST": "127.0.0.1",
+            "QDRANT__SERVICE__HOST": host,
             "QDRANT__SERVICE__HTTP_PORT": str(port),
             "QDRANT__STORAGE__STORAGE_PATH": str(directory),
+            "QDRANT_INIT_FILE_PATH": str(directory / ".qdrant-initialized"),  # else in the working directory
         }
     return ChildProcess("qdrant", command, environment, directory / "log")
 
@@ -124,5 +125,5 @@ def create_app(client: QdrantClient) -> Flask:
 
 if __name__ == "__main__":
     create_app(QdrantClient(path=sys.argv[2], force_disable_check_same_thread=True)).run(
-        "127.0.0.1", int(sys.argv[1]), threaded=True
+        sys.argv[3], int(sys.argv[1]), threaded=True
     )

@@ -1,14 +1,12 @@
 """`python -m app.gpu`: the face service."""
 
-import os
-
 from app.common import logs
 from app.common.server import serve
 from app.common.settings import load
 from app.gpu.api import MAX_JSON_BYTES, create_app
-from app.gpu.pool import HELD_PER_PROCESS, WAITING_PER_PROCESS
 from app.gpu.service import FaceService
 from app.gpu.settings import FaceSettings
+from app.gpu.sizing import most_requests
 
 #: Threads beyond those that pictures can take, so that health and look-ups always find one.
 SPARE_THREADS = 16
@@ -22,13 +20,12 @@ def main() -> None:
     logs.set_up("gpu")
     settings = load(FaceSettings)
     service = FaceService(settings)
-    most_processes = settings.engine_processes or os.cpu_count() or 1
     try:
         serve(
             create_app(service, settings),
             settings.gpu_worker_host,
             settings.gpu_worker_port,
-            threads=(HELD_PER_PROCESS + WAITING_PER_PROCESS) * most_processes + SPARE_THREADS,
+            threads=most_requests(settings) + SPARE_THREADS,
             max_body_bytes=max(settings.max_image_bytes, MAX_JSON_BYTES),
             bodies_bytes=settings.max_waiting_bytes,
             body_seconds=BODY_SECONDS,

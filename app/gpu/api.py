@@ -121,7 +121,6 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(
             status="healthy",
             version=VERSION,
-            analysis_timeout_s=settings.analysis_timeout,
             **service.health(),
         )
 
@@ -138,8 +137,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         answer=answers.Faces,
     )
     def faces() -> Response:
-        with service.turn():
-            analysis = service.analyse(whole_body(settings.max_image_bytes))
+        analysis = service.analyse(whole_body(settings.max_image_bytes), "frames")
         packed = request.accept_mimetypes.best_match((JSON, MSGPACK)) == MSGPACK
         answer = {
             "status": "success",
@@ -151,6 +149,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
                 for face in analysis.faces
             ],
             "timings_ms": {"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+            "note": " ".join(analysis.notes) or None,
         }
         return Response(pack(answer), content_type=MSGPACK) if packed else jsonify(answer)
 
@@ -237,12 +236,11 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
             version = Version.model_validate(request.args.to_dict())
             if version.etag and (record := service.current(bucket, key, version.etag)):
                 return jsonify(status="success", item=record, unchanged=True)
-            with service.turn():
-                data = whole_body(settings.max_image_bytes)
-                item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
-                item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
-                item["size"] = len(data)
-                return jsonify(status="success", item=service.index_image(item, data, claim))
+            data = whole_body(settings.max_image_bytes)
+            item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
+            item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
+            item["size"] = len(data)
+            return jsonify(status="success", item=service.index_image(item, data, claim))
 
     @app.get("/items/<bucket>/<key:key>")
     @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT}, answer=answers.Item)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +15,10 @@ from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
+from app.gpu.judging import Judging, indexed_by, judging
 from app.gpu.pool import EnginePool
 from app.gpu.settings import FaceSettings
+from app.gpu.turns import Lane
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class FaceService:
             totals, alias = index.totals(), index.alias_target()
         return {
             **pool.info.as_dict(),
-            "processes": pool.processes,
+            **pool.state(),
             "index": {
                 "where": "server" if self._settings.qdrant_url else "embedded",
                 "collection": index.collection,
@@ -73,25 +75,17 @@ class FaceService:
     def info(self) -> EngineInfo:
         return self._ready().pool.info
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A place for one picture; its bytes are read and analysed only inside.
-
-        Raises:
-            BusyError, NotReadyError: come back later.
-        """
-        with self._ready().pool.turn(), metrics.HELD.track_inprogress():
-            yield
-
-    def analyse(self, data: bytes) -> Analysis:
-        """Find the faces of a picture; call inside `turn()`.
+    def analyse(self, data: bytes, lane: Lane) -> Analysis:
+        """Find the faces of a picture, when its turn has come.
 
         Raises:
             PermanentError: it can never be decoded.
             EngineCrashedError: it killed its engine process.
+            BusyError, NotReadyError: come back later.
         """
         try:
-            analysis = self._ready().pool.analyse(data)
+            with metrics.HELD.track_inprogress():
+                analysis = self._ready().pool.analyse(data, lane)
         except PermanentError as error:
             metrics.IMAGES.labels(error.code).inc()
             raise
@@ -109,16 +103,16 @@ class FaceService:
         return self._ready().index.claim(bucket, key)
 
     def index_image(self, item: Payload, data: bytes, claim: Claim) -> Payload:
-        """Analyse a picture and make the index hold its faces; call inside `turn()`.
+        """Analyse a picture and make the index hold its faces.
 
         A picture that can never be decoded is recorded as rejected, with its reason, and raised.
 
         Raises:
-            PermanentError, EngineCrashedError: as `analyse`.
+            PermanentError, EngineCrashedError, BusyError: as `analyse`.
             OvertakenError: the item was changed meanwhile.
         """
         try:
-            analysis = self.analyse(data)
+            analysis = self.analyse(data, "pictures")
         except PermanentError as error:
             self.reject(item, error, claim)
             raise
@@ -128,6 +122,8 @@ class FaceService:
                 "kind": "image",
                 "width": analysis.width,
                 "height": analysis.height,
+                **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
+                "judged_by": indexed_by(self.info),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
                     "analyse": round(analysis.analyse_ms, 1),
@@ -144,6 +140,8 @@ class FaceService:
     def reject(self, item: Payload, error: PermanentError, claim: Claim) -> Payload:
         """Record why an item has no faces, and drop what an earlier version of it had."""
         rejected = {**item, "status": "rejected", "reason": str(error), "reason_code": error.code}
+        if error.judged_by:
+            rejected["judged_by"] = error.judged_by
         return self._put(rejected, [], claim)
 
     def item(self, bucket: str, key: str) -> tuple[Payload | None, list[Payload]]:
@@ -163,16 +161,18 @@ class FaceService:
         with _index_errors():
             return self._ready().index.items(**selection)
 
-    def lookup(self, bucket: str, keys: list[str], judging: Mapping[str, Any] | None = None) -> dict[str, Payload]:
+    def lookup(self, bucket: str, keys: list[str], caller: Mapping[str, Any] | None = None) -> dict[str, Payload]:
         """What the index says of each of these objects that it knows, see `FaceIndex.lookup`.
 
-        What was judged by another value than `judging` has for the same name, is not current.
+        What was judged by another value than this service, or the caller, has for the same name now,
+        is not current.
         """
+        present = {**self._judging(), **(caller or {})}
         with _index_errors():
             found = self._ready().index.lookup(bucket, keys)
         for said in found.values():
             by = said.pop("judged_by") or {}
-            otherwise = any(name in by and by[name] != value for name, value in (judging or {}).items())
+            otherwise = any(name in by and by[name] != value for name, value in present.items())
             said["judged_otherwise"] = bool(said["current"] and otherwise)
             said["current"] = said["current"] and not otherwise
         return found
@@ -186,7 +186,8 @@ class FaceService:
         if not (said and said["current"] and said["etag"] == etag):
             return None
         record = self.item(bucket, key)[0]
-        return None if record and record.get("judged_by") else record
+        by = (record or {}).get("judged_by") or {}
+        return record if by.keys() <= self._judging().keys() else None
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
         """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""
@@ -258,6 +259,9 @@ class FaceService:
         metrics.INDEXED.labels(record["status"]).inc()
         return record
 
+    def _judging(self) -> Judging:
+        return judging(self._settings, self.info)
+
     def _ready(self) -> Parts:
         if self._parts is None:
             raise NotReadyError(self._problem)
@@ -276,12 +280,11 @@ class FaceService:
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
-                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
-        while pool and not self._closing.wait(RETRY_SECONDS):
-            pool.mend()
+        self._closing.wait()
         if pool:
             pool.close()
 
@@ -302,6 +305,7 @@ def payload(face: Face) -> Payload:
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        **({} if face.frame is None else {"frame": face.frame}),
     }
 
 

@@ -2,20 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from redis import Redis
 from rq import Queue
 from rq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
-from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
 from app.common.errors import LookingGlassError
+from app.common.inspection import jobs_by_state
 from app.common.jobs import RECONCILE_FIGURES, RETRY_INTERVALS, is_ours, queue
 from app.webhook.intake import HINTS_SINCE
 from app.webhook.settings import WebhookSettings
@@ -123,20 +121,8 @@ class Jobs:
         return requeued
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Counts of each queue's jobs by state, in one round trip; reading them changes nothing.
-
-        States are read in the order a job passes them, so that one under way between two of them is seen.
-        """
-        names = self._settings.all_queues()
-        with self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                target = self._queue(name)
-                pipe.llen(target.key)
-                pipe.llen(target.intermediate_queue_key)
-                for registry in _registries(target):
-                    pipe.zcard(registry.key)
-            counts = iter(pipe.execute())
-        return {name: _counts(counts) for name in names}
+        """Counts of each queue's jobs by state; reading them changes nothing."""
+        return jobs_by_state(self._redis, self._settings.all_queues())
 
     def _fetch(self, job_id: str) -> Job | None:
         try:
@@ -146,28 +132,6 @@ class Jobs:
 
     def _queue(self, name: str) -> Queue:
         return queue(name, self._redis)
-
-
-def _registries(target: Queue) -> list[BaseRegistry]:
-    return [
-        target.started_job_registry,
-        target.failed_job_registry,
-        target.finished_job_registry,
-        target.deferred_job_registry,
-        target.scheduled_job_registry,
-    ]
-
-
-def _counts(counts: Iterator[int]) -> dict[str, int]:
-    queued, taken, started, failed, finished, deferred, scheduled = islice(counts, 7)
-    return {
-        "queued_jobs": queued,
-        "started_jobs": started + taken,  # taken by a worker that has not yet recorded the start
-        "failed_jobs": failed,
-        "finished_jobs": finished,
-        "deferred_jobs": deferred,
-        "scheduled_jobs": scheduled,
-    }
 
 
 def _report(job: Job) -> JSON:

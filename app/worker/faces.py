@@ -43,10 +43,10 @@ __all__ = [
 #: Seconds to connect, and to send a picture: urllib3 sends it under the limit for connecting, and a picture is read
 #: only when it is its turn.
 CONNECT_S, SEND_S = 5, 45
-#: Seconds to answer, at least, and beyond the time that an analysis may take: it waits for its turn first.
-ANSWER_S, TURN_S = 150, 60
+#: Seconds to answer, at least, and beyond the longest that the face service says it takes.
+ANSWER_S, SLACK_S = 150, 15
 
-#: Seconds between two looks at how long an analysis may take.
+#: Seconds between two looks at how long that is.
 LOOK_INTERVAL = 60
 
 #: Seconds for which a picture is offered again in place where no face service has room for it; and the longest that
@@ -97,20 +97,20 @@ class FaceClient:
         self._model_id: str | None = None
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        #: Seconds that the face service gives an analysis; 0 until it was asked.
-        self.analysis_s = 0.0
+        #: The longest that the face service says it takes for a picture, in seconds; 0 until it was asked.
+        self.longest_s = 0.0
         self._looked = 0.0
 
     def answer_s(self) -> float:
-        """Seconds within which a picture is answered, as the face service's own limit on an analysis has it."""
+        """Seconds within which a picture is answered, as the face service's own limits have it."""
         if time.monotonic() - self._looked > LOOK_INTERVAL or not self._looked:
             self._looked = time.monotonic()
             try:
                 health = self._ask_any("GET", "/health", answer_s=CONNECT_S)[1]
-                self.analysis_s = float(health.get("analysis_timeout_s", self.analysis_s))
+                self.longest_s = float(health.get("answer_timeout_s", self.longest_s))
             except LookingGlassError:
                 pass  # the call that this is for says so
-        return max(ANSWER_S, self.analysis_s + TURN_S)
+        return max(ANSWER_S, self.longest_s + SLACK_S)
 
     def model(self) -> Model:
         """What the face service runs now."""

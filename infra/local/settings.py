@@ -15,6 +15,7 @@ class LocalSettings(ServiceSettings):
     lookingglass_dir: Path = Path(".lookingglass")
     webhook_port: int = Field(PORTS["webhook"], ge=1, le=65535)
     gpu_worker_port: int = Field(PORTS["gpu_worker"], ge=1, le=65535)
+    console_port: int = Field(PORTS["console"], ge=1, le=65535)
     redis_port: int = Field(PORTS["redis"], ge=1, le=65535)
     minio_port: int = Field(PORTS["minio"], ge=1, le=65535)
     minio_console_port: int = Field(PORTS["minio_console"], ge=1, le=65535)

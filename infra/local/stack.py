@@ -59,8 +59,8 @@ class Stack:
             stack.enter_context(self._own_directory())
             redis_server, minio = tools.redis_server(), tools.minio()
             self._check_ports()
-            token = self._webhook_token()
-            self.outputs = outputs(self.settings, token)
+            token = self._token("webhook_token")
+            self.outputs = outputs(self.settings, token, self._token("console_token"))
             for process in self._describe(str(redis_server), str(minio), token):
                 self.processes[process.name] = process
                 self._say(f"Starting {process.name} …")
@@ -120,6 +120,7 @@ class Stack:
         )
         for number in range(1, settings.workers + 1):
             yield self._service(f"worker-{number}", "app.worker", WORKER_GRACE, WORKER_NAME=f"worker-{number}")
+        yield self._service("console", "app.console", SERVICE_GRACE, CONSOLE_TOKEN=str(self.outputs["console_token"]))
         # Last to start and first to stop: MinIO keeps the events meanwhile.
         yield self._service("webhook", "app.webhook", SERVICE_GRACE, WEBHOOK_TOKEN=token or "")
 
@@ -132,7 +133,9 @@ class Stack:
             "MINIO_PASSWORD": settings.minio_password,
             "GPU_WORKER_URL": str(self.outputs["gpu_worker_url"]),
             "GPU_WORKER_PORT": str(settings.gpu_worker_port),
+            "WEBHOOK_URL": str(self.outputs["webhook_url"]),
             "WEBHOOK_PORT": str(settings.webhook_port),
+            "CONSOLE_PORT": str(settings.console_port),
             "IMAGE_BUCKET": settings.image_bucket,
             "VIDEO_BUCKET": settings.video_bucket,
             "QUEUE_NAMES": settings.queue_names,
@@ -155,8 +158,8 @@ class Stack:
             return lambda: self._answers(f"{out['minio_url']}/minio/health/cluster")
         if name == "gpu-worker":
             return lambda: self._answers(f"{out['gpu_worker_url']}/health")
-        if name == "webhook":
-            return lambda: self._answers(f"{out['webhook_url']}/health")
+        if name in ("webhook", "console"):
+            return lambda: self._answers(f"{out[f'{name}_url']}/health")
         return lambda: self._worker_registered(name)
 
     def _answers(self, url: str) -> bool:
@@ -196,11 +199,11 @@ class Stack:
                         f"Port {port} is taken by another program: end that one, or set {variable} to a free port."
                     ) from error
 
-    def _webhook_token(self) -> str | None:
-        """The token MinIO shows the webhook: the operator's, if given (empty for none), else one of our own."""
-        if (given := os.environ.get("WEBHOOK_TOKEN")) is not None:
+    def _token(self, name: str) -> str | None:
+        """What MinIO shows the webhook, or an operator the console: as given (empty: none), else one of our own."""
+        if (given := os.environ.get(name.upper())) is not None:
             return given or None
-        path = self.directory / "webhook_token"
+        path = self.directory / name
         if not path.exists():
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(32))

@@ -74,12 +74,12 @@ def redis_cli() -> Path:
 
 
 def minio() -> Path:
-    """The MinIO server, from PATH or built from its last source.
+    """A MinIO server from PATH, its successor Silo first, or one built from MinIO's last source.
 
     Raises:
         ToolError: there is none and it cannot be built.
     """
-    found = shutil.which("minio")
+    found = shutil.which("silo") or shutil.which("minio")
     return Path(found) if found else _built("minio", contract.MINIO_MODULE)
 
 

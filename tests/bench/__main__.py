@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 
 import redis
+import simplejpeg
 import urllib3
 
 from app.gpu.engines import load
 from app.gpu.engines.base import Engine
-from app.gpu.images import decode
 from app.gpu.settings import FaceSettings
 from infra.local import tools
 from infra.local.photos import photos
@@ -137,7 +137,7 @@ def loop(work: tuple[bytes, int]) -> None:
     picture, count = work
     engine = _engine()
     for _ in range(count):
-        engine.analyse([decode(picture, max_pixels=10**8, max_side=engine.info.max_side).pixels])
+        engine.analyse([simplejpeg.decode_jpeg(picture, "RGB")])
 
 
 @cache

@@ -1,17 +1,17 @@
 """A stand-in for Pulumi's docker plugin, which no package registry carries; the real one on PATH is preferred.
 
 It does to a real Docker engine what the program's resources say, and compares as the real one does where that
-matters: every change of a container replaces it, an image changes with the files of its context.
+matters: every change of a container replaces it, an image changes with the files of its context. What it refuses and
+rewrites is in docker_schema.
 """
 
 import asyncio
 import hashlib
 import io
-import re
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from pulumi.provider.experimental.provider import (
 from pulumi.provider.experimental.server import main
 from pulumi.runtime import rpc
 
+from tests.infra.docker_schema import Props, nanoseconds, refused, written_back
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "infra" / "pulumi"
 
@@ -47,8 +49,6 @@ OUTPUTS = {"imageId", "repoDigest"}
 
 #: A value that is not known yet, as it goes over the wire; the SDK's own type for it cannot be sent.
 UNKNOWN = PropertyValue(rpc.UNKNOWN)
-
-Props = dict[str, Any]
 
 
 class DockerProvider(Provider):
@@ -65,7 +65,8 @@ class DockerProvider(Provider):
         inputs = dict(request.new_inputs)
         if kind(request.urn) == "Image":
             inputs["contextDigest"] = PropertyValue(context_digest(plains(inputs)["build"]))
-        return CheckResponse(inputs=inputs, failures=[CheckFailure(*found) for found in refused(plains(inputs))])
+        failures = [CheckFailure(*found) for found in refused(kind(request.urn), plains(request.new_inputs))]
+        return CheckResponse(inputs=inputs, failures=failures)
 
     async def diff(self, request: DiffRequest) -> DiffResponse:
         old, new = plains(request.old_state), plains(request.new_inputs)
@@ -77,8 +78,10 @@ class DockerProvider(Provider):
     async def create(self, request: CreateRequest) -> CreateResponse:
         if request.preview:
             return CreateResponse("", {**request.properties, **dict.fromkeys(OUTPUTS, UNKNOWN)})
-        resource_id, outputs = await asyncio.to_thread(self._create, kind(request.urn), plains(request.properties))
-        return CreateResponse(resource_id, {**request.properties, **as_written_back(request.properties), **outputs})
+        what = kind(request.urn)
+        resource_id, outputs = await asyncio.to_thread(self._create, what, plains(request.properties))
+        written = as_written_back(what, request.properties)
+        return CreateResponse(resource_id, {**request.properties, **written, **outputs})
 
     async def update(self, request: UpdateRequest) -> UpdateResponse:
         if request.preview:
@@ -238,6 +241,7 @@ def host_config(props: Props) -> dict[str, Any]:
             f"{int(port['internal'])}/tcp": (port["ip"], int(port["external"])) for port in props.get("ports", [])
         },
         "read_only": props.get("readOnly", False),
+        "shm_size": int(props["shmSize"]) * mib if "shmSize" in props else None,
         "tmpfs": props.get("tmpfs"),
         "init": props.get("init"),
         "cap_drop": props.get("capabilities", {}).get("drops"),
@@ -282,32 +286,18 @@ def labels(props: Props) -> dict[str, str]:
     return {label["label"]: label["value"] for label in props.get("labels", [])}
 
 
-def refused(inputs: Props) -> Iterator[tuple[str, str]]:
-    """What the real plugin refuses before it asks the engine for anything: the property, and its words."""
-    if "" in inputs.get("command", []):
-        yield "command", "values for command may not be empty"
+def wrapped(value: Any) -> PropertyValue:
+    """A value in Pulumi's wrapping."""
+    if isinstance(value, dict):
+        return PropertyValue({name: wrapped(item) for name, item in value.items()})
+    if isinstance(value, list):
+        return PropertyValue([wrapped(item) for item in value])
+    return PropertyValue(value)
 
 
-def as_written_back(properties: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
-    """What the real plugin puts into the state in another form than it was given."""
-    given: Any = properties["healthcheck"].value if "healthcheck" in properties else None
-    if not given:
-        return {}
-    health = plains(given)
-    times = {name: PropertyValue(go_duration(nanoseconds(health[name]) // 10**9)) for name in HEALTH_TIMES.values()}
-    return {"healthcheck": PropertyValue({**dict[str, PropertyValue](given), **times})}
-
-
-def go_duration(seconds: int) -> str:
-    """Seconds as Go prints a duration: no unit is left out below the largest."""
-    text = f"{seconds // 3600}h{seconds // 60 % 60}m{seconds % 60}s"
-    return re.sub(r"^(0h)?(0m)?", "", text) if seconds < 3600 else text
-
-
-def nanoseconds(text: str) -> int:
-    """Docker's time of `5s` or `2m0s`."""
-    units = {"h": 3600, "m": 60, "s": 1}
-    return int(sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([hms])", text)) * 1e9)
+def as_written_back(what: str, properties: Mapping[str, PropertyValue]) -> dict[str, PropertyValue]:
+    """What the state holds in another form than it was given."""
+    return {name: wrapped(value) for name, value in written_back(what, plains(properties)).items()}
 
 
 def context_digest(build: Props) -> str:

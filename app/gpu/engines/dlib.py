@@ -11,8 +11,9 @@ from pathlib import Path
 import dlib
 import numpy as np
 
+from app.gpu.engines import files
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 PREDICTOR = "shape_predictor_5_face_landmarks.dat"
 DESCRIPTOR = "dlib_face_recognition_resnet_model_v1.dat"
@@ -32,11 +33,12 @@ class DlibEngine:
 
     def __init__(self, model_dir: Path, min_score: float = MIN_SCORE) -> None:
         predictor, descriptor = model_dir / PREDICTOR, model_dir / DESCRIPTOR
-        digest = hashlib.sha256(predictor.read_bytes() + descriptor.read_bytes()).hexdigest()[:12]
+        with files.unchanged(model_dir):
+            digest = hashlib.sha256(predictor.read_bytes() + descriptor.read_bytes()).hexdigest()[:12]
+            self._predictor = dlib.shape_predictor(str(predictor))
+            self._descriptor = dlib.face_recognition_model_v1(str(descriptor))
         self._min_score = min_score
         self._detector = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(predictor))
-        self._descriptor = dlib.face_recognition_model_v1(str(descriptor))
         self.info = EngineInfo(
             engine="dlib",
             model_id=f"dlib_resnet_v1-{digest}",
@@ -46,6 +48,7 @@ class DlibEngine:
             # dlib's own threshold for one person is 0.6; inside one video a stricter one keeps strangers apart.
             link_distance=0.5,
             max_side=MAX_SIDE,
+            min_score=min_score,
         )
 
     def analyse(self, images: Sequence[Image]) -> list[list[Face]]:
@@ -87,7 +90,7 @@ class DlibEngine:
         )
 
 
-def load(settings: FaceSettings) -> DlibEngine:
+def load(settings: EngineSettings) -> DlibEngine:
     """The engine with the weights that pip installed.
 
     Raises:

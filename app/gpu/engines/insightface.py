@@ -13,10 +13,10 @@ from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 from numpy.typing import NDArray
 
-from app.gpu.engines import onnx_sessions, packs
+from app.gpu.engines import files, onnx_sessions, packs
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
 from app.gpu.engines.scrfd import Detector
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,13 @@ class InsightFaceEngine:
             EngineUnavailableError: the pack cannot be used.
         """
         try:
-            with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            with files.unchanged(directory), warnings.catch_warnings(), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")  # onnxruntime's about missing providers; `load` finds them itself
                 detector, self._recogniser = _models(directory, gpu_id)
                 self._detector = Detector(detector, min_score)
                 fixed = _fixed_batch(self._recogniser)
                 embedding_size = self._recogniser.get_feat([self._blank()] * (fixed or 1)).shape[-1]
+                model_id = packs.model_id(name, (self._detector.file, self._recogniser.model_file))
         except EngineUnavailableError:
             raise
         except Exception as error:  # of insightface, onnx and onnxruntime, which share no class
@@ -74,12 +75,13 @@ class InsightFaceEngine:
         self._batches: tuple[int, ...] = (fixed,) if fixed else GPU_BATCHES if on_gpu else (1,)
         self.info = EngineInfo(
             engine="insightface",
-            model_id=packs.model_id(name, (self._detector.file, self._recogniser.model_file)),
+            model_id=model_id,
             device=f"cuda:{gpu_id}" if on_gpu else "cpu",
             embedding_size=embedding_size,
             distance="cosine",
             link_distance=LINK_DISTANCE,
             max_side=MAX_SIDE,
+            min_score=min_score,
         )
 
     @property
@@ -130,7 +132,7 @@ class InsightFaceEngine:
         return np.zeros((height, width, 3), np.uint8)
 
 
-def load(settings: FaceSettings) -> InsightFaceEngine:
+def load(settings: EngineSettings) -> InsightFaceEngine:
     """The engine with the pack `MODEL_PACK` out of `MODEL_DIR`, on the device that `DEVICE` asks for.
 
     Raises:

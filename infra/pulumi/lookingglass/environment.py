@@ -5,17 +5,21 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, ResourceOptions
-from pulumi.runtime.config import CONFIG, get_config_env
+from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
 from lookingglass import preflight, settings
+from lookingglass.console import Console
 from lookingglass.credentials import Credentials
+from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
+from lookingglass.engine import LOOPBACK
 from lookingglass.face import FaceService
+from lookingglass.foundation import Foundation
 from lookingglass.images import Images
-from lookingglass.minio import CRAWLER_USER, ROOT_USER, MinIO, Notifications, Storage
+from lookingglass.leftovers import Leftovers, Tidying
+from lookingglass.minio import CRAWLER_USER, MinIO, Notifications, Storage
 from lookingglass.networks import Networks
-from lookingglass.preflight import LOOPBACK
 from lookingglass.qdrant import Qdrant
-from lookingglass.redis import Redis, redis_url
+from lookingglass.redis import Redis
 from lookingglass.settings import Settings
 from lookingglass.webhook import Webhook
 from lookingglass.worker import Worker
@@ -26,35 +30,41 @@ def declare() -> None:
 
     Raises:
         SettingsError: a key of the configuration is wrong.
-        PreflightError: the engine cannot run the stack.
+        EngineError: the engine cannot run the stack.
     """
-    stack, chosen = pulumi.get_stack(), settings.load(_configuration())
+    stack, chosen = pulumi.get_stack(), settings.load(*_configuration())
     preflight.check(chosen, stack)
-    engine = docker.Provider("engine", host=chosen.docker_host)
-    here = ResourceOptions(providers=[engine])
+    base = _foundation(chosen, stack)
 
-    credentials = Credentials(ResourceOptions())
-    images = Images(chosen, stack, here)
-    networks = Networks(stack, here)
-    common = (chosen, stack, credentials, images, networks)
+    # Each where the stack runs one of its own.
+    redis = [Redis(base, image) for image in (base.images.redis,) if image is not None]
+    minio = [MinIO(base, image) for image in (base.images.minio,) if image is not None]
+    index = [Qdrant(base, image) for image in (base.images.qdrant,) if image is not None]
+    storage = Storage(base, *minio)
+    faces = [FaceService(number, base, *index) for number in range(1, len(chosen.gpus or [""]) + 1)]
+    workers = [Worker(number, base, *redis, storage, *faces) for number in range(1, chosen.workers + 1)]
+    webhook = Webhook(base, *redis)
+    console = Console(base, *redis, storage, webhook, *faces)
+    Notifications(base, storage, webhook)
+    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
-    redis = Redis(*common, here)
-    minio = MinIO(*common, here)
-    storage = Storage(chosen, credentials, minio)
-    index = [Qdrant(chosen, stack, credentials, images.qdrant, networks, here)] if images.qdrant is not None else []
-    faces = [FaceService(number, *common, _after(here, *index)) for number in range(1, len(chosen.gpus or [""]) + 1)]
-    for number in range(1, chosen.workers + 1):
-        Worker(number, *common, _after(here, redis, storage, *faces))
-    webhook = Webhook(*common, _after(here, redis))
-    Notifications(chosen, credentials, storage, webhook)
-
-    for name, value in _outputs(chosen, credentials).items():
+    for name, value in _outputs(chosen, base.credentials).items():
         pulumi.export(name, value)
 
 
-def _after(base: ResourceOptions, *others: pulumi.Resource) -> ResourceOptions:
-    """Options of what starts after others are healthy."""
-    return ResourceOptions.merge(base, ResourceOptions(depends_on=list(others)))
+def _foundation(chosen: Settings, stack: str) -> Foundation:
+    engine = ResourceOptions(providers=[docker.Provider("engine", host=chosen.docker_host)])
+    leftovers, credentials = Leftovers(chosen, stack), Credentials(chosen, ResourceOptions())
+    return Foundation(
+        settings=chosen,
+        stack=stack,
+        credentials=credentials,
+        endpoints=endpoints(chosen, credentials),
+        images=Images(chosen, stack, leftovers, engine),
+        networks=Networks(chosen, stack, engine),
+        leftovers=leftovers,
+        engine=engine,
+    )
 
 
 def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[str | None]]:
@@ -64,26 +74,29 @@ def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[s
     """
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
-        "minio_url": f"http://{chosen.host}:{chosen.minio_port}",
-        "minio_console_url": f"http://{chosen.host}:{chosen.minio_console_port}",
-        "redis_url": redis_url(credentials.redis, LOOPBACK, chosen.redis_port),
+        "minio_url": chosen.minio_url,
+        "minio_console_url": None if chosen.storage else f"http://{chosen.host}:{chosen.minio_console_port}",
+        "redis_url": redis_url(chosen, credentials, LOOPBACK, chosen.redis_port),
         "gpu_worker_url": f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
-        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if chosen.index == "server" else None,
+        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if "qdrant" in chosen.runs else chosen.qdrant_url,
+        "console_url": f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}",
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
-        "minio_user": ROOT_USER,
+        "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,
         "minio_password": credentials.minio_root,
         "webhook_token": credentials.webhook,
         "api_token": credentials.api,
         "gpu_worker_token": credentials.gpu_worker,
         "qdrant_api_key": credentials.qdrant,
+        "console_token": credentials.console,
         "crawler_access_key": CRAWLER_USER,
         "crawler_secret_key": credentials.minio_crawler,
     }
 
 
-def _configuration() -> dict[str, str]:
-    """The stack's own keys, without their namespace; all of them, so that a misspelt one is seen."""
+def _configuration() -> tuple[dict[str, str], set[str]]:
+    """The stack's own keys without their namespace, all, so that a misspelt one is seen; and the secret ones."""
     prefix = f"{pulumi.get_project()}:"
     every = {**get_config_env(), **CONFIG.get()}
-    return {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+    own = {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+    return own, {name for name in own if is_config_secret(prefix + name)}

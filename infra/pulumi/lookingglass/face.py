@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from pulumi import ResourceOptions
+import pulumi
 
-from lookingglass.credentials import Credentials
-from lookingglass.images import Images
-from lookingglass.networks import Networks
-from lookingglass.qdrant import PORT as QDRANT_PORT
-from lookingglass.service import Container, Port, Service, http_health
-from lookingglass.settings import Settings
+from lookingglass.container import Container
+from lookingglass.foundation import Foundation
+from lookingglass.service import Port, Service, http_health
 from lookingglass.webhook import USER
 
 PORT = 5001
@@ -18,6 +15,9 @@ PORT = 5001
 INDEX_DIR = "/var/lib/lookingglass"
 MODEL_DIR = "/models"
 
+#: Part of the memory that decoders may hand pictures over in.
+SHARED_MEMORY_PART = 4
+
 #: Seconds for the pictures in hand.
 STOP_GRACE = 90
 
@@ -25,16 +25,8 @@ STOP_GRACE = 90
 class FaceService(Container):
     """One face service, on a GPU or on the CPU. Workers find all of them under one name."""
 
-    def __init__(
-        self,
-        number: int,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, number: int, base: Foundation, *after: pulumi.Resource) -> None:
+        settings, credentials = base.settings, base.credentials
         gpu = settings.gpus[number - 1] if settings.gpus else None
         environment = {
             "GPU_WORKER_HOST": "0.0.0.0",  # noqa: S104 - inside the container; what is published is said below
@@ -52,23 +44,25 @@ class FaceService(Container):
         if settings.index == "embedded":
             environment["INDEX_DIR"] = INDEX_DIR
             more["data"] = {INDEX_DIR: "index"}
-        else:
-            environment["QDRANT_URL"] = f"http://qdrant:{QDRANT_PORT}"
-            secrets["qdrant_api_key"] = credentials.qdrant
+        if base.endpoints.qdrant_url:
+            environment["QDRANT_URL"] = base.endpoints.qdrant_url
+        if base.endpoints.qdrant_url and base.endpoints.qdrant_api_key:
+            secrets["qdrant_api_key"] = base.endpoints.qdrant_api_key
         service = Service(
             role="gpu-worker",
             name=f"gpu-worker-{number}",
-            image=images.face,
+            image=base.images.face,
             user=USER,
-            networks=networks.of("gpu-worker"),
+            networks=base.networks.of("gpu-worker"),
             command=("python", "-m", "app.gpu"),
             environment=environment,
             secrets=secrets,
             # One is enough to ask; they answer for the same index.
             ports=[Port(internal=PORT, external=settings.gpu_worker_port)] if number == 1 else [],
             stop_grace=STOP_GRACE,
+            shared_memory=settings.memory_of("gpu-worker") // SHARED_MEMORY_PART,
             health=http_health(PORT, "/health", start_period=240),
             gpu=gpu,
             **more,
         )
-        super().__init__(service, settings, stack, opts)
+        super().__init__(service, base, *after)

@@ -3,19 +3,15 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-import docker as engine
-import docker.errors
 import pulumi
 import pulumi_docker
 from pulumi import Input, Output, ResourceOptions
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider
 
 from infra import contract
 from lookingglass import ROOT
-from lookingglass.preflight import LABEL, connect
-from lookingglass.settings import Settings, SettingsError
+from lookingglass.leftovers import Leftovers
+from lookingglass.settings import ServiceName, Settings, SettingsError
 
 #: Where the builds find a site's certificates.
 SITE_CA = ROOT / "infra" / "images" / "ca" / "site.crt"
@@ -26,43 +22,43 @@ class Images(pulumi.ComponentResource):
 
     app: Output[str]
     face: Output[str]
-    minio: Output[str]
-    redis: Output[str]
-    #: None with an embedded index.
+    #: None where the stack runs none.
+    minio: Output[str] | None
+    redis: Output[str] | None
     qdrant: Output[str] | None
 
-    def __init__(self, settings: Settings, stack: str, opts: ResourceOptions) -> None:
+    def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Images", "images", None, opts)
         self._settings, self._stack, self._own = settings, stack, ResourceOptions(parent=self)
+        self._build_opts = ResourceOptions(parent=self, depends_on=[leftovers])
         stage_ca_bundle(settings.ca_bundle)
-        sweeper = ImageSweeper(stack, settings.docker_host, self._own)
-        self._build_opts = ResourceOptions.merge(self._own, ResourceOptions(depends_on=[sweeper]))
         self.app = self._app("app", settings.app_image, "requirements/app.lock")
-        with_gpu_packages = settings.engine == "insightface"
+        builds_face = settings.builds["faceImage"]
         self.face = (
             self._app("face", settings.face_image, "requirements/gpu.lock")
-            if with_gpu_packages or settings.face_image
+            if builds_face or settings.face_image
             else self.app
         )
-        self.minio = (
-            self._pulled("minio", settings.minio_image)
-            if settings.minio_image
-            else self._built(
-                "minio",
-                context="infra/images",
-                dockerfile="infra/images/minio/Dockerfile",
-                MINIO_MODULE=contract.MINIO_MODULE,
-                **({"GOPROXY": settings.go_proxy} if settings.go_proxy else {}),
-            )
-        )
-        self.redis = self._pulled("redis", settings.redis_image)
-        self.qdrant = self._pulled("qdrant", settings.qdrant_image) if settings.index == "server" else None
+        self.minio = self._minio() if settings.builds["minioImage"] else self._of("minio", settings.minio_image)
+        self.redis = self._of("redis", settings.redis_image)
+        self.qdrant = self._of("qdrant", settings.qdrant_image)
         self.register_outputs({})
+
+    @property
+    def built(self) -> list[Output[str]]:
+        """What changes with any image of the stack."""
+        return [image for image in (self.app, self.face, self.minio) if image is not None]
 
     def _app(self, name: str, replacement: str | None, lock: str) -> Output[str]:
         if replacement:
             return self._pulled(name, replacement)
         return self._built(name, context=".", dockerfile="infra/images/app/Dockerfile", LOCK=lock)
+
+    def _minio(self) -> Output[str]:
+        arguments = {"MINIO_MODULE": contract.MINIO_MODULE}
+        if self._settings.go_proxy:
+            arguments["GOPROXY"] = self._settings.go_proxy
+        return self._built("minio", context="infra/images", dockerfile="infra/images/minio/Dockerfile", **arguments)
 
     def _built(self, name: str, context: str, dockerfile: str, **arguments: str) -> Output[str]:
         settings = self._settings
@@ -84,36 +80,12 @@ class Images(pulumi.ComponentResource):
         # A local build is referred to by its digest: by its name, a container would never be replaced.
         return image.repo_digest
 
+    def _of(self, role: ServiceName, reference: str) -> Output[str] | None:
+        return self._pulled(role, reference) if role in self._settings.runs else None
+
     def _pulled(self, name: str, reference: str) -> Output[str]:
         image = pulumi_docker.RemoteImage(name, name=reference, keep_locally=True, opts=self._own)
         return image.image_id
-
-
-class ImageSweeperProvider(ResourceProvider):
-    """Does nothing until it is deleted: Pulumi's Image leaves what it built."""
-
-    serialize_as_secret_always = False
-
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        """Stand for the images that will carry the stack's label."""
-        return CreateResult(f"images-of-{props['stack']}", props)
-
-    def delete(self, _id: str, props: dict[str, Any]) -> None:
-        """Remove every image with the stack's label; one that something else uses is left."""
-        with connect(props.get("docker_host") or None) as client:
-            for image in client.images.list(all=False, filters={"label": f"{LABEL}={props['stack']}"}):
-                try:
-                    client.images.remove(str(image.id), force=len(image.tags) > 1)
-                except engine.errors.APIError as error:
-                    if error.status_code not in (404, 409):
-                        raise
-
-
-class ImageSweeper(Resource):
-    """Removes the stack's built images on destroy."""
-
-    def __init__(self, stack: str, docker_host: str | None, opts: ResourceOptions) -> None:
-        super().__init__(ImageSweeperProvider(), "image-sweeper", {"stack": stack, "docker_host": docker_host}, opts)
 
 
 def stage_ca_bundle(bundle: str | None) -> None:

@@ -1,12 +1,10 @@
 """Redis: the queue."""
 
-from pulumi import Output, ResourceOptions
+from pulumi import Input, Output
 
-from lookingglass.credentials import Credentials
-from lookingglass.images import Images
-from lookingglass.networks import Networks
-from lookingglass.service import SECRETS_DIR, Container, Health, Port, Service
-from lookingglass.settings import Settings
+from lookingglass.container import Container
+from lookingglass.foundation import Foundation
+from lookingglass.service import SECRETS_DIR, Health, Port, Service
 
 #: The `redis` user of the published images.
 USER = "999:999"
@@ -27,40 +25,27 @@ HEALTHY = (
 class Redis(Container):
     """An append-only Redis: what it acknowledged is with the kernel before, and on disk within a second."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, base: Foundation, image: Input[str]) -> None:
         service = Service(
             role="redis",
             name="redis",
-            image=images.redis,
+            image=image,
             user=USER,
-            networks=networks.of("redis"),
+            networks=base.networks.of("redis"),
             command=(
                 "redis-server",
                 f"{SECRETS_DIR}/redis.conf",
                 *("--dir", "/data", "--appendonly", "yes", "--appendfsync", "everysec"),
                 *("--maxmemory-policy", "noeviction"),
-                *("--maxmemory", f"{int(settings.memory_of('redis') * DATA_SHARE)}mb"),
+                *("--maxmemory", f"{int(base.settings.memory_of('redis') * DATA_SHARE)}mb"),
             ),
             secrets={
                 # No snapshots beside the log; on the command line, the empty argument would be refused by the plugin.
-                "redis.conf": Output.concat("requirepass ", credentials.redis, '\nsave ""\n'),
-                "redis_password": credentials.redis,
+                "redis.conf": Output.concat("requirepass ", base.credentials.redis, '\nsave ""\n'),
+                "redis_password": base.credentials.redis,
             },
             data={"/data": "redis"},
-            ports=[Port(internal=PORT, external=settings.redis_port)],
+            ports=[Port(internal=PORT, external=base.settings.redis_port)],
             health=Health(command=("CMD-SHELL", HEALTHY)),
         )
-        super().__init__(service, settings, stack, opts)
-
-
-def redis_url(password: Output[str], host: str, port: int) -> Output[str]:
-    """The URL of the queue's database."""
-    return Output.concat("redis://:", password, f"@{host}:{port}/0")
+        super().__init__(service, base)

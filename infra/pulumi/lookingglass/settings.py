@@ -2,19 +2,30 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import pulumi
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from infra.contract import PORTS
+from lookingglass import existing
 
 #: Services that take environment variables and memory limits of the operator's.
-ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker"]
+ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console"]
 
 #: The queue of everything without a queue of its own.
 QUEUE_NAME = "facial_recognition"
@@ -30,7 +41,11 @@ MEMORY: dict[ServiceName, int] = {
     "webhook": 512,
     "worker": 1536,
     "gpu-worker": 8192,
+    "console": 1024,
 }
+
+#: In place of an image's name: make one.
+BUILD = "build"
 
 BUCKET = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 
@@ -46,7 +61,18 @@ def _pinned(image: str) -> str:
     raise ValueError("name a version (a tag other than latest, or a digest), or an update comes unasked")
 
 
+def _built_or_pinned(image: str) -> str:
+    return image if image == BUILD else _pinned(image)
+
+
 PinnedImage = Annotated[str, Field(min_length=1), AfterValidator(_pinned)]
+
+#: A GPU by index or UUID; YAML makes a number of an index.
+GPU = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(pattern=r"^(\d+|GPU-[0-9a-f-]+)$"),
+]
 
 
 class SettingsError(pulumi.RunError):
@@ -54,7 +80,7 @@ class SettingsError(pulumi.RunError):
 
 
 class Settings(BaseModel):
-    """The keys of `lookingglass:` in a stack's configuration."""
+    """The keys of `lookingglass:` in a stack's configuration; the value of one with `repr=False` is never shown."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
@@ -62,10 +88,13 @@ class Settings(BaseModel):
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
     public_address: str = "127.0.0.1"
+    #: The same for the console.
+    console_address: str = "127.0.0.1"
     #: Name of the Docker host in the URLs that are put out; unset, derived from `publicAddress` and `dockerHost`.
     public_host: str | None = None
     webhook_port: Port = PORTS["webhook"]
     gpu_worker_port: Port = PORTS["gpu_worker"]
+    console_port: Port = PORTS["console"]
     redis_port: Port = PORTS["redis"]
     minio_port: Port = PORTS["minio"]
     minio_console_port: Port = PORTS["minio_console"]
@@ -74,7 +103,7 @@ class Settings(BaseModel):
     #: What finds faces: `dlib` on a CPU, `insightface` on GPUs or a CPU.
     engine: Literal["dlib", "insightface"] = "dlib"
     #: The GPU of each face service, by index or UUID as `nvidia-smi -L` lists them; none, and it runs on the CPU.
-    gpus: list[Annotated[str, Field(pattern=r"^(\d+|GPU-[0-9a-f-]+)$")]] = []
+    gpus: list[GPU] = []
     #: Directory of the Docker host with a directory for each insightface pack.
     model_dir: str = Field("/srv/lookingglass/models", pattern=r"^/")
     #: The pack to use.
@@ -88,12 +117,19 @@ class Settings(BaseModel):
     #: Seconds a video's job may run; a worker is given as long to finish when it is stopped.
     video_job_timeout: int = Field(7200, ge=60)
     #: Variables of a service beyond those the program sets, as `{"worker": {"VIDEO_MAX_FRAMES": "500"}}`.
-    environment: dict[ServiceName, dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str]] = {}
+    environment: dict[ServiceName, dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], str]] = Field(
+        {}, repr=False
+    )
 
     image_bucket: str = Field("images", pattern=BUCKET)
     video_bucket: str = Field("videos", pattern=BUCKET)
     #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some ten thousand faces.
     index: Literal["server", "embedded"] = "server"
+    #: Services that stand already, in place of the stack's own.
+    storage: existing.Storage | None = Field(None, repr=False)
+    redis_url: existing.RedisAddress | None = Field(None, repr=False)
+    qdrant_url: existing.HTTPAddress | None = None
+    qdrant_api_key: SecretStr | None = Field(None, repr=False)
     #: Whether the data volumes outlive `pulumi destroy`.
     retain_data: bool = True
 
@@ -108,14 +144,15 @@ class Settings(BaseModel):
     base_image: PinnedImage = "python:3.11-slim-bookworm"
     redis_image: PinnedImage = "redis:7.2.7-bookworm"
     qdrant_image: PinnedImage = "qdrant/qdrant:v1.18.3-unprivileged"
+    #: MinIO's maintained successor; `build` makes an image of MinIO's last source.
+    minio_image: Annotated[str, AfterValidator(_built_or_pinned)] = "pgsty/silo:RELEASE.2026-09-16T00-00-00Z"
     #: Images to use instead of building them.
     app_image: PinnedImage | None = None
     face_image: PinnedImage | None = None
-    minio_image: PinnedImage | None = None
     #: Index that pip installs from while images are built; no passwords, for images keep their build arguments.
-    pip_index_url: str | None = Field(None, pattern=r"^https?://[^@]+$")
+    pip_index_url: str | None = Field(None, pattern=r"^https?://[^@]+$", repr=False)
     #: Proxy that Go fetches MinIO's source from.
-    go_proxy: str | None = Field(None, pattern=r"^[^@]+$")
+    go_proxy: str | None = Field(None, pattern=r"^[^@]+$", repr=False)
     #: File of PEM certificates that the images trust beside the public ones.
     ca_bundle: str | None = None
 
@@ -125,7 +162,7 @@ class Settings(BaseModel):
         """Pulumi hands structured values over as JSON."""
         return {key: _structure(value) for key, value in values.items()}
 
-    @field_validator("public_address")
+    @field_validator("public_address", "console_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
         try:
@@ -157,6 +194,19 @@ class Settings(BaseModel):
                 "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
                 "of that host which this machine reaches",
             ),
+            (
+                self.index == "embedded" and self.qdrant_url,
+                "index: embedded needs no qdrantUrl; take one of them away",
+            ),
+            (
+                self.qdrant_api_key and not self.qdrant_url,
+                "qdrantApiKey: goes with a qdrantUrl; our own has one",
+            ),
+            (
+                self.storage and not self.storage.webhook_url and ip_address(self.public_address).is_loopback,
+                "publicAddress: the storage posts its events to the webhook: give an address of the Docker host that "
+                "it reaches, or storage.webhookUrl",
+            ),
             (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
         ]
         for wrong, message in problems:
@@ -172,10 +222,16 @@ class Settings(BaseModel):
     @property
     def host(self) -> str:
         """Name or address at which this machine reaches what is published on `publicAddress`."""
+        return self.host_of(self.public_address)
+
+    def host_of(self, address: str) -> str:
+        """The same for what is published on another address; on loopback, as the Docker host sees it."""
+        if ip_address(address).is_loopback and address != self.public_address:
+            return address
         if self.public_host:
             return self.public_host
-        if not ip_address(self.public_address).is_unspecified:
-            return self.public_address
+        if not ip_address(address).is_unspecified:
+            return address
         return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
 
     @property
@@ -189,25 +245,74 @@ class Settings(BaseModel):
         }
 
     @property
+    def runs(self) -> frozenset[ServiceName]:
+        """The services of the stack's own."""
+        given: dict[ServiceName, Any] = {
+            "redis": self.redis_url,
+            "minio": self.storage,
+            "qdrant": self.qdrant_url or self.index == "embedded",
+        }
+        return frozenset(role for role in MEMORY if not given.get(role))
+
+    @property
+    def minio_url(self) -> str:
+        """MinIO as this machine reaches it."""
+        return self.storage.endpoint.rstrip("/") if self.storage else f"http://{self.host}:{self.minio_port}"
+
+    @property
+    def published(self) -> dict[str, int]:
+        """The ports, by key, of the services that the stack runs."""
+        absent = MEMORY.keys() - self.runs
+        return {key: port for key, port in self.ports.items() if not key.startswith(tuple(absent))}
+
+    @property
     def ports(self) -> dict[str, int]:
         """The published ports by key."""
         return {to_camel(name): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+
+    @property
+    def builds(self) -> dict[str, bool]:
+        """Which images are built, by the key that would name one instead."""
+        own_face = self.engine == "insightface" and not self.face_image
+        return {
+            "appImage": not self.app_image,
+            "faceImage": own_face,
+            "minioImage": "minio" in self.runs and self.minio_image == BUILD,
+        }
+
+    @property
+    def pulled_images(self) -> dict[str, str]:
+        """The images that the engine must have or pull, by key."""
+        named = {
+            "redisImage": self.redis_image if "redis" in self.runs else None,
+            "qdrantImage": self.qdrant_image if "qdrant" in self.runs else None,
+            "minioImage": self.minio_image if "minio" in self.runs and not self.builds["minioImage"] else None,
+            "appImage": self.app_image,
+            "faceImage": self.face_image,
+            "baseImage": self.base_image if any(self.builds.values()) else None,
+        }
+        return {key: image for key, image in named.items() if image}
+
+    @property
+    def limits(self) -> dict[str, tuple[str, int]]:
+        """The name and value of each limit of a process, by key."""
+        return {"openFiles": ("nofile", self.open_files), "processes": ("nproc", self.processes)}
 
     def memory_of(self, service: ServiceName) -> int:
         """MiB a service may use."""
         return self.memory.get(service, MEMORY[service])
 
 
-def load(config: Mapping[str, str]) -> Settings:
-    """Read the keys of `lookingglass:`.
+def load(config: Mapping[str, str], secret_keys: Collection[str] = ()) -> Settings:
+    """Read the keys of `lookingglass:`, of which some are encrypted in the configuration.
 
     Raises:
-        SettingsError: naming each wrong key, its value, and what is allowed.
+        SettingsError: naming each wrong key and what is allowed, and its value unless that may be a secret.
     """
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+        raise SettingsError(_explain(error, secret_keys)) from None
 
 
 def _structure(value: Any) -> Any:
@@ -219,7 +324,8 @@ def _structure(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, secret_keys: Collection[str]) -> str:
+    shown = {to_camel(name) for name, field in Settings.model_fields.items() if field.repr}.difference(secret_keys)
     lines = ["the stack's configuration is not usable:"]
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
@@ -227,5 +333,10 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             known = ", ".join(to_camel(name) for name in Settings.model_fields)
             message = f"there is no such key; the keys are {known}"
-        lines.append(f"  lookingglass:{key} = {problem['input']!r}: {message}" if key else f"  {message}")
+        if not key:
+            lines.append(f"  {message}")
+        elif problem["loc"][0] in shown:
+            lines.append(f"  lookingglass:{key} = {problem['input']!r}: {message}")
+        else:
+            lines.append(f"  lookingglass:{key}: {message}")
     return "\n".join(lines)

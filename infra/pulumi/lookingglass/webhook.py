@@ -1,14 +1,10 @@
 """The webhook."""
 
-from pulumi import ResourceOptions
+import pulumi
 
-from lookingglass.credentials import Credentials
-from lookingglass.images import Images
-from lookingglass.networks import Networks
-from lookingglass.redis import PORT as REDIS_PORT
-from lookingglass.redis import redis_url
-from lookingglass.service import Container, Port, Service, http_health
-from lookingglass.settings import Settings
+from lookingglass.container import Container
+from lookingglass.foundation import Foundation
+from lookingglass.service import Port, Service, http_health
 
 #: The user of the application image.
 USER = "10001:10001"
@@ -19,21 +15,14 @@ PORT = 5002
 class Webhook(Container):
     """While it is replaced, MinIO keeps the events."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stack: str,
-        credentials: Credentials,
-        images: Images,
-        networks: Networks,
-        opts: ResourceOptions,
-    ) -> None:
+    def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:
+        settings, credentials = base.settings, base.credentials
         service = Service(
             role="webhook",
             name="webhook",
-            image=images.app,
+            image=base.images.app,
             user=USER,
-            networks=networks.of("webhook"),
+            networks=base.networks.of("webhook"),
             command=("python", "-m", "app.webhook"),
             environment={
                 "WEBHOOK_HOST": "0.0.0.0",  # noqa: S104 - inside the container; what is published is said below
@@ -43,11 +32,12 @@ class Webhook(Container):
                 **settings.queues,
             },
             secrets={
-                "redis_url": redis_url(credentials.redis, "redis", REDIS_PORT),
+                "redis_url": base.endpoints.redis_url,
                 "webhook_token": credentials.webhook,
                 "api_token": credentials.api,
             },
+            host_directories=base.endpoints.directories,
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
             health=http_health(PORT, "/health"),
         )
-        super().__init__(service, settings, stack, opts)
+        super().__init__(service, base, *after)

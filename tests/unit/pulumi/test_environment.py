@@ -1,22 +1,24 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import pytest
 from lookingglass import environment, preflight
+from lookingglass.go import duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
-from lookingglass.service import duration
 from pulumi.runtime import mocks, set_all_config, set_mocks
+from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
 from app.common.settings import ServiceSettings
+from app.console.settings import ConsoleSettings
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
 from infra.contract import OUTPUTS, PORTS, SECRET_OUTPUTS
+from tests.infra.docker_schema import refused, written_back
 
 CONTAINER = "docker:index/container:Container"
 
@@ -25,6 +27,7 @@ READ_BY: dict[str, type[ServiceSettings]] = {
     "webhook": WebhookSettings,
     "worker": WorkerSettings,
     "gpu-worker": FaceSettings,
+    "console": ConsoleSettings,
 }
 READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
@@ -39,13 +42,14 @@ class Declared(mocks.Mocks):
     outputs: Props = field(default_factory=dict)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, Props]:
-        self.resources.setdefault(args.typ, {})[args.name] = args.inputs
+        inputs = bare(args.inputs)
+        self.resources.setdefault(args.typ, {})[args.name] = inputs
         made = {"repoDigest": f"sha256:{args.name}", "imageId": f"sha256:{args.name}"}
         if "entropy" in args.inputs:
             made["value"] = secret(args.name)
         if args.typ.endswith("pulumi:Stack"):
             self.outputs = args.inputs
-        return f"{args.name}-id", {**args.inputs, **made}
+        return f"{args.name}-id", {**inputs, **made}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[Props, None]:
         return {}, None
@@ -56,7 +60,16 @@ class Declared(mocks.Mocks):
 
     def uploaders(self) -> dict[str, Props]:
         """The containers that only upload secrets."""
-        return {name: props for name, props in self.resources[CONTAINER].items() if not props.get("start", True)}
+        return {name: props for name, props in self.resources[CONTAINER].items() if "uploads" in props}
+
+
+def bare(value: Any) -> Any:
+    """A value without what marks it, or a part of it, as secret."""
+    if is_rpc_secret(value):
+        return bare(unwrap_rpc_secret(value))
+    if isinstance(value, dict):
+        return {name: bare(item) for name, item in value.items()}
+    return [bare(item) for item in value] if isinstance(value, list) else value
 
 
 def secret(name: str) -> str:
@@ -100,7 +113,7 @@ def environment_of(props: Props) -> dict[str, str]:
 
 def test_each_service_runs_as_often_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(declare(monkeypatch).containers()) == {
-        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2"),
+        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2", "console"),
     }
     with_gpus = set(declare(monkeypatch, **GPU).containers())
     assert {"gpu-worker-1", "gpu-worker-2", "worker-3"} <= with_gpus
@@ -128,13 +141,27 @@ def test_every_container_is_watched_by_a_check_of_its_service(declared: Declared
         assert props["wait"], name
 
 
-def test_no_container_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared: Declared) -> None:
-    for name, props in declared.resources[CONTAINER].items():
-        assert all(props.get("command", [])), f"{name}: values for command may not be empty"
-        health = props.get("healthcheck", {})
-        for key in ("interval", "timeout", "startPeriod"):
-            # As Go prints a duration: no unit has as much as the next one holds.
-            assert re.fullmatch(r"(\d+h)?([1-5]?\dm)?[1-5]?\ds", health.get(key, "0s")), f"{name}: {key}"
+def test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared: Declared) -> None:
+    for typ, resources in declared.resources.items():
+        if not typ.startswith("docker:"):
+            continue
+        kind = typ.rpartition(":")[2]
+        for name, props in resources.items():
+            inputs = as_sent(props)
+            assert list(refused(kind, inputs)) == [], name
+            if inputs.get("start", True):
+                assert {key: inputs.get(key) for key in written_back(kind, inputs)} == written_back(kind, inputs), (
+                    name
+                )
+
+
+def as_sent(value: Any) -> Any:
+    """Inputs as the plugin gets them: every number with a fraction."""
+    if isinstance(value, dict):
+        return {name: as_sent(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [as_sent(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @pytest.mark.parametrize(
@@ -159,6 +186,13 @@ def test_only_minio_and_the_webhook_can_be_published_beyond_loopback(monkeypatch
             assert addresses <= ({address} if public else {"127.0.0.1"}), name
 
 
+def test_the_console_is_published_where_it_is_chosen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, consoleAddress="10.0.0.8", publicAddress="10.0.0.7")
+    assert [port["ip"] for port in declared.containers()["console"]["ports"]] == ["10.0.0.8"]
+    assert declared.outputs["console_url"] == "http://10.0.0.8:5003"
+    assert declare(monkeypatch, publicAddress="10.0.0.7").outputs["console_url"] == "http://127.0.0.1:5003"
+
+
 def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> None:
     for name, props in declared.resources[CONTAINER].items():
         rest = {key: value for key, value in props.items() if key != "uploads"}
@@ -170,16 +204,24 @@ def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> No
 
 def test_a_secret_reaches_only_those_who_need_it(declared: Declared) -> None:
     holders: dict[str, set[str]] = {}
+    credentials = [
+        *("redis-password", "minio-root-password", "minio-worker-password", "minio-console-password"),
+        *("qdrant-api-key", "api-token", "gpu-worker-token", "console-token"),
+    ]
     for name, props in declared.uploaders().items():
         for upload in props["uploads"]:
-            for credential in ("redis-password", "minio-root-password", "minio-worker-password", "qdrant-api-key"):
+            for credential in credentials:
                 if secret(credential) in upload["content"]:
                     holders.setdefault(credential, set()).add(role(name.removesuffix("-secrets")))
     assert holders == {
-        "redis-password": {"redis", "webhook", "worker"},
+        "redis-password": {"redis", "webhook", "worker", "console"},
         "minio-root-password": {"minio"},
         "minio-worker-password": {"worker"},
+        "minio-console-password": {"console"},
         "qdrant-api-key": {"qdrant", "gpu-worker"},
+        "api-token": {"webhook", "console"},
+        "gpu-worker-token": {"gpu-worker", "worker", "console"},
+        "console-token": {"console"},
     }
 
 
@@ -202,6 +244,7 @@ def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     }
     assert on["worker-1"] == {"jobs", "storage", "faces"}
     assert not on["worker-1"] & on["qdrant"]
+    assert not (on["console"] & on["qdrant"]) - {"ingress"}
     for name, props in declared.containers().items():
         for network in props["networksAdvanced"]:
             named = bool(network.get("aliases"))
@@ -234,6 +277,27 @@ def test_a_worker_may_finish_its_longest_job(monkeypatch: pytest.MonkeyPatch) ->
     assert environment_of(worker)["VIDEO_JOB_TIMEOUT"] == "600"
 
 
+def test_a_server_of_the_index_may_write_what_it_holds(declared: Declared) -> None:
+    assert declared.containers()["qdrant"]["stopTimeout"] >= 60
+    assert environment_of(declared.containers()["qdrant"])["QDRANT_INIT_FILE_PATH"].startswith("/tmp/")
+
+
+def test_what_the_application_user_keeps_is_given_to_it_before_it_is_used(declared: Declared) -> None:
+    for kept in ("minio", "minio-events"):
+        owner = declared.resources[CONTAINER][f"{kept}-owner"]
+        assert (owner["start"], owner["image"]) == (False, "sha256:app")
+        assert [volume["volumeName"] for volume in owner["volumes"]] == [f"lookingglass-dev-{kept}"]
+    assert declared.containers()["minio"]["user"] == declared.containers()["webhook"]["user"]
+
+
+def test_silo_is_pulled_and_minio_is_built_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled = declare(monkeypatch).resources["docker:index/remoteImage:RemoteImage"]
+    assert pulled["minio"]["name"].startswith("pgsty/silo:RELEASE.")
+    built = declare(monkeypatch, minioImage="build")
+    assert "minio" in built.resources["docker:index/image:Image"]
+    assert "minio" not in built.resources["docker:index/remoteImage:RemoteImage"]
+
+
 def test_queues_of_their_own_are_known_to_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     containers = declare(monkeypatch, videoQueueName="video_processing", cleanupQueueName="cleanup").containers()
     served = environment_of(containers["worker-1"])["QUEUE_NAMES"]
@@ -257,3 +321,62 @@ def test_the_outputs_are_those_of_every_way_of_standing_it_up(declared: Declared
 def test_a_replaced_image_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     own = declare(monkeypatch, appImage="registry.example/app:1", minioImage="registry.example/minio:2")
     assert "docker:index/image:Image" not in own.resources
+
+
+STANDING: Props = {
+    "storage": {"endpoint": "https://minio.example:9000", "user": "admin", "password": "the-secret-value-of-theirs"},
+    "redisUrl": "rediss://:the-secret-value-of-redis@redis.example:6379/0",
+    "qdrantUrl": "https://qdrant.example:6333",
+    "qdrantApiKey": "the-secret-value-of-qdrant",
+    "publicAddress": "10.0.0.7",
+}
+
+
+def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **STANDING)
+    assert set(declared.containers()) == {"webhook", "gpu-worker-1", "worker-1", "worker-2"}
+    assert set(declared.resources["docker:index/network:Network"]) == {"faces", INGRESS}
+    volumes = declared.resources["docker:index/volume:Volume"]
+    assert set(volumes) == {f"{name}-secrets" for name in declared.containers()}
+    dynamic = {
+        name for name, props in declared.resources["pulumi-python:dynamic:Resource"].items() if "endpoint" in props
+    }
+    assert dynamic == {
+        "images",
+        "videos",
+        "minio-worker",
+        "minio-crawler",
+        "targets",
+        "images-events",
+        "videos-events",
+    }
+    assert "docker:index/remoteImage:RemoteImage" not in declared.resources
+    for props in declared.resources[CONTAINER].values():
+        assert "the-secret-value" not in json.dumps({key: value for key, value in props.items() if key != "uploads"})
+
+
+def test_services_are_told_where_those_are_that_stand_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **STANDING)
+    worker, face = (environment_of(declared.containers()[name]) for name in ("worker-1", "gpu-worker-1"))
+    assert worker["MINIO_ENDPOINT"] == "https://minio.example:9000"
+    assert face["QDRANT_URL"] == "https://qdrant.example:6333"
+    files = {
+        (name, upload["file"].rpartition("/")[2]): upload["content"]
+        for name, props in declared.uploaders().items()
+        for upload in props["uploads"]
+    }
+    assert files["webhook-secrets", "redis_url"] == files["worker-1-secrets", "redis_url"] == STANDING["redisUrl"]
+    assert files["gpu-worker-1-secrets", "qdrant_api_key"] == STANDING["qdrantApiKey"]
+    assert declared.outputs["redis_url"] == STANDING["redisUrl"]
+    assert (declared.outputs["minio_url"], declared.outputs["minio_user"]) == ("https://minio.example:9000", "admin")
+    on = {network["name"].rpartition("-")[2] for network in declared.containers()["worker-1"]["networksAdvanced"]}
+    assert on == {"faces", INGRESS}
+
+
+def test_a_socket_of_redis_is_mounted_and_needs_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = declare(monkeypatch, redisUrl="unix:///run/redis/redis.sock?db=1").containers()
+    assert "redis" not in containers
+    for name in ("webhook", "worker-1"):
+        mounts = {volume.get("hostPath"): volume["containerPath"] for volume in containers[name]["volumes"]}
+        assert mounts["/run/redis"] == "/run/redis"
+    assert not any(network["name"].endswith(INGRESS) for network in containers["worker-1"]["networksAdvanced"])
