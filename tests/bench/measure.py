@@ -70,13 +70,13 @@ class Figure:
         }
 
 
-def in_turn(rounds: int, *measures: Measure) -> list[list[float]]:
+def in_turn(rounds: int, *measures: Measure, warm_up: bool = True) -> list[list[float]]:
     """Measure each in turn, so many rounds after one that warms up; a list of values for each."""
     seen: list[list[float]] = [[] for _ in measures]
-    for number in range(rounds + 1):
+    for number in range(rounds + warm_up):
         for values, measure in zip(seen, measures, strict=True):
             value = measure()
-            if number:
+            if number >= warm_up:
                 values.append(value)
     return seen
 
@@ -88,11 +88,11 @@ def compared(
     beside: str,
     target: Target,
     unit: str,
-    ours: Sequence[float],
-    theirs: Sequence[float],
+    series: Sequence[Sequence[float]],
     more: dict[str, Any] | None = None,
 ) -> Figure:
-    """The figure of two series that were taken in turn."""
+    """The figure of two series, ours and theirs, that were taken in turn."""
+    ours, theirs = series
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     middle = statistics.median(ours), statistics.median(theirs)
     return Figure(number, name, what, beside, target, ratios, *middle, unit, more or {})

@@ -1,7 +1,7 @@
 """`python -m tests.bench.receiver PORT`: a server that reads a request and answers at once.
 
 The do-nothing receiver of events, and the face service that costs nothing: what it answers satisfies a worker. What
-it was asked, it counts, and tells at `GET /counts`.
+it was asked, it counts, and tells at `GET /counts`; `DELETE /counts` forgets it.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 #: The model that it says it runs.
@@ -20,8 +20,8 @@ HEALTH = {"status": "healthy", "engine": "none", "device": "cpu", "embedding_siz
 class Receiver(asyncio.Protocol):
     """One connection."""
 
-    counts: Counter[str] = Counter()
-    times: dict[str, float] = {}
+    counts: ClassVar[Counter[str]] = Counter()
+    times: ClassVar[dict[str, float]] = {}
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -53,7 +53,11 @@ class Receiver(asyncio.Protocol):
     def _answer(self, method: str, target: str, body: bytes) -> tuple[int, Any]:
         path = urlsplit(target).path
         if path == "/counts":
-            return 200, {**self.counts, "times": self.times}
+            told = {**self.counts, "times": dict(self.times)}
+            if method == "DELETE":
+                self.counts.clear()
+                self.times.clear()
+            return 200, told
         what = f"{method} /{path.split('/')[1]}"
         self.counts[what] += 1
         self.times[f"first {what}"] = self.times.get(f"first {what}", time.time())

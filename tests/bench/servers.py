@@ -5,7 +5,8 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -15,6 +16,7 @@ from minio import Minio
 from infra import contract
 from infra.local import tools
 from infra.local.processes import ChildProcess
+from tests.bench import CORES
 from tests.fixtures import free_port
 
 HOST = "127.0.0.1"
@@ -22,6 +24,10 @@ USER = PASSWORD = "minioadmin"
 
 #: Seconds for a server to be ready; a face service loads models.
 READY = 120
+
+#: Tells how much was taken until now; in a `with`, for as long as the taker is there.
+Count = Callable[[], int]
+Taken = AbstractContextManager[Count]
 
 
 @contextmanager
@@ -65,9 +71,10 @@ def healthy(url: str) -> Callable[[], bool]:
     return look
 
 
-def process(name: str, command: list[str], directory: Path, environment: Mapping[str, str] | None = None) -> ChildProcess:
+def process(
+    name: str, command: list[str], directory: Path, environment: Mapping[str, str] | None = None
+) -> ChildProcess:
     """A process of ours with its log in `directory`; of the environment only what is not a setting of a service."""
-    # Python's own threads pools would take the cores from what is measured.
     variables = {**os.environ, "PYTHONPATH": str(tools.ROOT), **(environment or {})}
     return ChildProcess(name, command, variables, directory / f"{name}.log")
 
@@ -157,15 +164,14 @@ def worker_environment(redis_url: str, minio: str, face_url: str) -> dict[str, s
 
 @contextmanager
 def workers(
-    directory: Path, count: int, environment: Mapping[str, str], cwd_path: Path | None = None
+    directory: Path, count: int, environment: Mapping[str, str], module: str = "app.worker"
 ) -> Iterator[dict[str, int]]:
-    """So many workers: their processes' ids by name; of another checkout where `cwd_path` names one."""
+    """So many workers, ours or plain ones: their processes' ids by name."""
     connection = connected(environment["REDIS_URL"])
     before = connection.scard("rq:workers")
-    path = {"PYTHONPATH": str(cwd_path)} if cwd_path else {}
     started = [
-        python(f"worker-{number}", ["app.worker"], directory, {**environment, **path, "WORKER_NAME": f"worker-{number}"})
-        for number in range(1, count + 1)
+        python(name, [module], directory, {**environment, "WORKER_NAME": name})
+        for name in (f"worker-{number}" for number in range(1, count + 1))
     ]
     try:
         for one in started:
@@ -177,3 +183,50 @@ def workers(
         for one in started:
             one.stop()
         connection.close()
+
+
+@contextmanager
+def receiver(directory: Path, port: int | None = None) -> Iterator[str]:
+    """The server that answers at once: its URL."""
+    port = port or free_port()
+    with running(python("receiver", ["tests.bench.receiver", str(port)], directory, {}), listens(port)):
+        yield f"http://{HOST}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Everything from bucket to index, each service as one process and what it starts."""
+
+    directory: Path
+    redis_url: str
+    minio: str
+    face_url: str
+    webhook_url: str
+    #: Process ids by name.
+    pids: Mapping[str, int]
+
+    def indexed(self) -> int:
+        """How many records the face service has written."""
+        return int(sum(samples(f"{self.face_url}/metrics", "lookingglass_items_indexed_total")))
+
+
+@contextmanager
+def pipeline(directory: Path, engine: str | None = None, **face_settings: str) -> Iterator[Pipeline]:
+    """All of it with a worker per core, and with one of `tests.bench.engines` where one is named."""
+    chosen = {"BENCH_ENGINE": engine, **face_settings} if engine else face_settings
+    with ExitStack() as stack:
+        redis_url, redis_pid = stack.enter_context(redis_server(directory))
+        face_url, face_pid = stack.enter_context(
+            face_service(directory, chosen, "tests.bench.stand_in" if engine else "app.gpu")
+        )
+        webhook_url, webhook_pid = stack.enter_context(webhook(directory, redis_url))
+        minio, minio_pid = stack.enter_context(minio_server(directory, webhook_url))
+        crew = stack.enter_context(workers(directory, CORES, worker_environment(redis_url, minio, face_url)))
+        pids = {"redis": redis_pid, "face service": face_pid, "webhook": webhook_pid, "MinIO": minio_pid, **crew}
+        yield Pipeline(directory, redis_url, minio, face_url, webhook_url, pids)
+
+
+def samples(url: str, name: str) -> list[float]:
+    """The values of a metric that a service tells, whatever its labels."""
+    text = urllib3.request("GET", url).data.decode()
+    return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
