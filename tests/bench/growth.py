@@ -40,6 +40,9 @@ FACE = {
     "embedding": pack_embedding(np.ones(engines.EMBEDDING_SIZE, np.float32)),
 }
 
+#: Seconds within which workers have forgotten the jobs beyond those that they are to remember.
+FORGOTTEN = 20
+
 #: New objects before anything is measured.
 WARM_UP = 50
 
@@ -76,13 +79,19 @@ def objects(sizes: Sizes) -> Iterator[Figure]:
 
 
 def images(sizes: Sizes) -> Iterator[Figure]:
-    """Memory of every service after many images against after fewer."""
-    with servers.scratch() as directory, servers.pipeline(directory, engines.NOTHING) as found:
+    """Memory of every service after many images against after fewer, with as many jobs remembered."""
+    remembered = str(sizes.first_images)
+    with (
+        servers.scratch() as directory,
+        servers.pipeline(directory, engines.NOTHING, MAX_FINISHED_JOBS=remembered) as found,
+    ):
         stage = Stage(found)
-        stage.put(sizes.first_images)
-        first = memory_of(found.pids)
-        stage.put(sizes.images - sizes.first_images)
-        last = memory_of(found.pids)
+        memory = []
+        for number in (sizes.first_images, sizes.images - sizes.first_images):
+            stage.put(number)
+            time.sleep(FORGOTTEN)
+            memory.append(memory_of(found.pids))
+    first, last = memory
     beside = f"after {sizes.first_images:,}"
     for name in sorted(first):
         what, label = f"MB of {name} after {sizes.images:,} images", f"memory-{name.lower().replace(' ', '-')}"

@@ -10,7 +10,7 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure has to be: at least, or at most, so much."""
+    """What a figure has to be: at least, or at most, so much; or it is only told."""
 
     least: float | None = None
     most: float | None = None
@@ -19,7 +19,9 @@ class Target:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
     def __str__(self) -> str:
-        return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
+        if self.least is not None:
+            return f"≥ {self.least:g}"
+        return "–" if self.most is None else f"≤ {self.most:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,9 +211,9 @@ class Pipeline:
 
 
 @contextmanager
-def pipeline(directory: Path, engine: str | None = None, **face_settings: str) -> Iterator[Pipeline]:
+def pipeline(directory: Path, engine: str | None = None, **worker_settings: str) -> Iterator[Pipeline]:
     """All of it with a worker per core, and with one of `tests.bench.engines` where one is named."""
-    chosen = {"BENCH_ENGINE": engine, **face_settings} if engine else face_settings
+    chosen = {"BENCH_ENGINE": engine} if engine else {}
     with ExitStack() as stack:
         redis_url, redis_pid = stack.enter_context(redis_server(directory))
         face_url, face_pid = stack.enter_context(
@@ -221,7 +221,8 @@ def pipeline(directory: Path, engine: str | None = None, **face_settings: str) -
         )
         webhook_url, webhook_pid = stack.enter_context(webhook(directory, redis_url))
         minio, minio_pid = stack.enter_context(minio_server(directory, webhook_url))
-        crew = stack.enter_context(workers(directory, CORES, worker_environment(redis_url, minio, face_url)))
+        environment = {**worker_environment(redis_url, minio, face_url), **worker_settings}
+        crew = stack.enter_context(workers(directory, CORES, environment))
         pids = {"redis": redis_pid, "face service": face_pid, "webhook": webhook_pid, "MinIO": minio_pid, **crew}
         yield Pipeline(directory, redis_url, minio, face_url, webhook_url, pids)
 
