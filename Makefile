@@ -49,9 +49,11 @@ serve: $(VENV)/.local ## Run the whole pipeline on this machine until Ctrl-C
 	@exec $(BIN)/python -m infra.local serve
 
 INVENTORY ?= infra/ansible/inventories/example
-.PHONY: hosts
+.PHONY: hosts cluster
 hosts: $(VENV)/.ansible ## Prepare the GPU hosts of INVENTORY=… (ARGS="--check --diff" shows what it would do)
 	@ANSIBLE_CONFIG=infra/ansible/ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) infra/ansible/gpu_hosts.yml $(ARGS)
+cluster: $(VENV)/.ansible ## Make the hosts of INVENTORY=… one Docker Swarm, or change it
+	@ANSIBLE_CONFIG=infra/ansible/ansible.cfg $(BIN)/ansible-playbook -i $(INVENTORY) infra/ansible/swarm.yml $(ARGS)
 
 # The same state as `pulumi` itself: .pulumi-state, unless PULUMI_BACKEND_URL names another place.
 STACK ?= dev

@@ -62,6 +62,20 @@ EVENTS = (
     "s3:ObjectRemoved:*",
 )
 
+#: Label of the Swarm nodes that may hold data, with the value `true`. infra/ansible gives it, Pulumi places by it.
+DATA_LABEL = "lookingglass.data"
+#: Services whose data is pinned to a node.
+DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry")
+#: What the label of a service says whose data is in one volume.
+FIRST_DATA = "1"
+#: Generic resource of a Swarm node for each of its cards, whose value is the card's UUID.
+CARD_RESOURCE = "GPU"
+
+
+def data_label(service: str) -> str:
+    """Label of the one Swarm node that holds a volume of the service's; its value is the volume's number, from 1."""
+    return f"lookingglass.{service}"
+
 
 def target_arn(target: str, region: str = "") -> str:
     """MinIO's name of a webhook target in a bucket's notification."""

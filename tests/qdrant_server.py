@@ -5,6 +5,7 @@ DIRECTORY ADDRESS`. It shows that the client's calls reach a server and what hap
 server's speed, durability or limits.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -60,8 +61,14 @@ def create_app(client: QdrantClient) -> Flask:
         return Response(f'{{"result":{shown},"status":"ok","time":0.0}}', content_type="application/json")
 
     @app.before_request
-    def take() -> None:
+    def take() -> Response | None:
         lock.acquire()
+        name = (request.view_args or {}).get("name")
+        there = not name or client.collection_exists(name)
+        if there or request.endpoint in ("create", "drop"):
+            return None
+        said = {"status": {"error": f"Not found: Collection `{name}` doesn't exist!"}, "time": 0.0}
+        return Response(json.dumps(said), 404, content_type="application/json")
 
     @app.teardown_request
     def release(_error: BaseException | None) -> None:
@@ -75,6 +82,10 @@ def create_app(client: QdrantClient) -> Flask:
     def create(name: str) -> Response:
         wanted = body(models.CreateCollection)
         return answer(client.create_collection(name, vectors_config=wanted.vectors or {}))
+
+    @app.get("/collections/<name>")
+    def describe(name: str) -> Response:
+        return answer(client.get_collection(name))
 
     @app.delete("/collections/<name>")
     def drop(name: str) -> Response:
@@ -94,7 +105,9 @@ def create_app(client: QdrantClient) -> Flask:
 
     @app.put("/collections/<name>/points")
     def upsert(name: str) -> Response:
-        return answer(client.upsert(name, body(models.PointsList).points))
+        wanted = body(models.PointsList)
+        more = {"update_filter": wanted.update_filter, "update_mode": wanted.update_mode}
+        return answer(client.upsert(name, wanted.points, **more))
 
     @app.post("/collections/<name>/points")
     def retrieve(name: str) -> Response:
@@ -114,6 +127,11 @@ def create_app(client: QdrantClient) -> Flask:
     @app.post("/collections/<name>/points/count")
     def count(name: str) -> Response:
         return answer(client.count(name, body(models.CountRequest).filter))
+
+    @app.post("/collections/<name>/facet")
+    def tally(name: str) -> Response:
+        wanted = body(models.FacetRequest)
+        return answer(client.facet(name, wanted.key, wanted.filter, wanted.limit or 10, exact=wanted.exact or False))
 
     @app.post("/collections/<name>/points/delete")
     def delete(name: str) -> Response:

@@ -1,7 +1,8 @@
 """A decoder process, started by `app.gpu.decoding`: `python -m app.gpu.decode CHANNEL MAX_PIXELS MAX_SIDE SLOT_FD…`.
 
 It meets strangers' bytes, so it is given nothing else: an environment without secrets, no model, a channel to the
-face service, and slots to put pixels into. Once started it can open nothing any more, no file and no connection.
+face service, and slots to put pixels into. Once started it can open nothing any more, no file and no connection, and
+can reach no other process.
 
 The channel carries, from the service, `{"slot", "bytes", "seconds"}` as a line of JSON and then the picture; back go
 lines of JSON, see `app.gpu.decoding`.
@@ -24,6 +25,7 @@ from PIL import Image
 
 from app.common.errors import PermanentError
 from app.gpu import images
+from app.gpu.confine import confine
 from app.gpu.slots import slot_bytes
 
 #: Memory in bytes that one picture may take beside what the process holds: a part for every pixel that is allowed
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> None:
     memory = [memoryview(mmap.mmap(fd, slot_bytes(max_pixels))) for fd in slot_fds]
     _warm_up()
     status = os.open("/proc/self/statm", os.O_RDONLY)
-    _lock_in()
+    confine()
     _say(channel, kind="ready", decoder=images.DECODER)
     with channel.makefile("rb") as requests:
         while request := _next(requests):
@@ -118,14 +120,6 @@ def _warm_up() -> None:
         sample.save(buffer, format_name, exif=exif)
         canvas = images.Canvas(memoryview(bytearray(2**10)))
         images.decode(buffer.getvalue(), images.Limits(max_pixels=2**10, max_side=64), canvas)
-
-
-def _lock_in() -> None:
-    # The service ends its processes itself; a Ctrl-C in the terminal must not end a picture in the middle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # What is open stays open, and no descriptor can be had any more: not for a file, not for a connection.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
 def _bound_memory(status: int, max_pixels: int) -> None:

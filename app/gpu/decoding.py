@@ -66,7 +66,7 @@ class _Rejected(_Said):
     code: Literal["empty", "not_an_image", "damaged", "truncated", "too_many_pixels"]
     message: str = Field(max_length=2000)
     judged_by: dict[
-        Annotated[str, Field(pattern="^(MAX_IMAGE_PIXELS|decoder)$")], float | Annotated[str, Field(max_length=200)]
+        Annotated[str, Field(pattern="^(MAX_IMAGE_PIXELS|decoder)$")], int | Annotated[str, Field(max_length=200)]
     ]
 
 
@@ -195,27 +195,33 @@ class _Turns:
     """First come, first served, for whatever may be had."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
+        self._lock = threading.Lock()
+        #: One for each who waits, so that of many only the first is woken.
+        self._queue: deque[threading.Condition] = deque()
 
     def take(self, find: Callable[[], T | None]) -> T:
         """Wait until one's turn has come and there is something; `find` is called by one thread at a time."""
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
+        called = threading.Condition(self._lock)
+        with self._lock:
+            self._queue.append(called)
             try:
-                while self._queue[0] is not ticket or (found := find()) is None:
-                    self._changed.wait()
+                while self._queue[0] is not called or (found := find()) is None:
+                    called.wait()
                 return found
             finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+                self._queue.remove(called)
+                self._call()
 
     def give(self, back: Callable[[], None]) -> None:
         """Make something free again."""
-        with self._changed:
+        with self._lock:
             back()
-            self._changed.notify_all()
+            self._call()
+
+    def _call(self) -> None:
+        """Have the first look whether there is something."""
+        if self._queue:
+            self._queue[0].notify()
 
 
 class _Room:
@@ -328,7 +334,7 @@ class _Decoder:
                 f"The decoder was ended: on this picture it answered nonsense ({error})."
             ) from error
         if isinstance(said, _Rejected):
-            raise PermanentError(said.code, said.message, said.judged_by)
+            raise PermanentError(said.code, said.message, {**said.judged_by})
         self._replace()
         raise EngineCrashedError("The decoder ran out of memory on this picture.")
 

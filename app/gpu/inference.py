@@ -268,7 +268,8 @@ class _Keeper:
         seconds = self._seconds if sure else self._seconds / 2
         metrics.BATCH.observe(len(batch))
         try:
-            found = process.ask(line, [task.pixels for task in batch], seconds)
+            with metrics.ENGINE_SECONDS.time():
+                found = process.ask(line, [task.pixels for task in batch], seconds)
         except NotAskedError:
             process.end()
             self._queue.put_back(batch)

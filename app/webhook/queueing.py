@@ -13,9 +13,10 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from app.common.errors import LookingGlassError
-from app.common.inspection import jobs_by_state
+from app.common.inspection import jobs_by_state, oldest_queued_seconds, suspended, workers
 from app.common.jobs import RECONCILE_FIGURES, RETRY_INTERVALS, is_ours, queue
-from app.webhook.intake import HINTS_SINCE
+from app.webhook.intake import HINTS_SINCE, LAST_EVENT
+from app.webhook.metrics import Figures
 from app.webhook.settings import WebhookSettings
 
 #: Redis list of records that could not become jobs, newest first, and how many are kept.
@@ -50,6 +51,26 @@ class Jobs:
         since = self._redis.get(HINTS_SINCE)
         waited = int(time.time()) - int(since) if since else 0
         return waited if waited > HELD_BACK_AFTER else 0
+
+    def last_event(self) -> str | None:
+        """When MinIO sent something last, ISO 8601."""
+        at = self._redis.get(LAST_EVENT)
+        return datetime.fromtimestamp(int(at), UTC).isoformat() if at else None
+
+    def figures(self) -> Figures:
+        """What is worth a metric; costs a few round trips whatever is in Redis."""
+        names = self._settings.all_queues()
+        memory = self._redis.info("memory")
+        return Figures(
+            jobs=self.stats(),
+            oldest=oldest_queued_seconds(self._redis, names),
+            workers=workers(self._redis),
+            paused=suspended(self._redis),
+            held_back=self.held_back(),
+            compared=self.compared(),
+            redis_used=memory["used_memory"],
+            redis_limit=memory["maxmemory"] or memory.get("total_system_memory", 0),
+        )
 
     def compared(self) -> dict[str, float]:
         """Figures of the last comparison of buckets and index; none before the first."""

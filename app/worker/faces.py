@@ -137,6 +137,7 @@ class FaceClient:
                 "size": version.size,
                 "last_modified": version.last_modified,
                 **({"version_id": version.version_id} if version.version_id else {}),
+                **_look(version.looked_at),
             }
         )
         return self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream", patience=PATIENCE_S)
@@ -158,9 +159,14 @@ class FaceClient:
             for face in answer["faces"]
         ]
 
-    def delete(self, bucket: str, key: str) -> int:
-        """Remove an object's faces and record; return how many points there were."""
-        return int(self._call("DELETE", _item_path(bucket, key))["deleted_points"])
+    def delete(self, bucket: str, key: str, looked_at: float = 0.0) -> int:
+        """Remove an object's faces and record; return how many points there were.
+
+        Raises:
+            ObjectChangedError: another job saw it in the bucket after `looked_at`, when there was none.
+        """
+        query = urlencode(_look(looked_at))
+        return int(self._call("DELETE", _item_path(bucket, key) + (f"?{query}" if query else ""))["deleted_points"])
 
     def model_id(self) -> str:
         """The model in use, asked for once."""
@@ -215,9 +221,8 @@ class FaceClient:
 
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
         members = {name: getattr(version, name) for name in ("etag", "size", "version_id", "last_modified")}
-        item: JSON = self._call("PUT", _path(version), pack({**members, **known}), MSGPACK, patience=PATIENCE_S)[
-            "item"
-        ]
+        body = pack({**members, **_look(version.looked_at), **known})
+        item: JSON = self._call("PUT", _path(version), body, MSGPACK, patience=PATIENCE_S)["item"]
         return item
 
     def _call(
@@ -302,6 +307,10 @@ def _error(status: int, answer: JSON) -> Exception:
 
 def _embedding(told: bytes | list[float]) -> NDArray[np.float32]:
     return unpack_embedding(told) if isinstance(told, bytes) else np.array(told, np.float32)
+
+
+def _look(looked_at: float) -> dict[str, float]:
+    return {"looked_at": looked_at} if looked_at else {}
 
 
 def _host(address: Address) -> str:

@@ -19,6 +19,8 @@ class LocalSettings(ServiceSettings):
     redis_port: int = Field(PORTS["redis"], ge=1, le=65535)
     minio_port: int = Field(PORTS["minio"], ge=1, le=65535)
     minio_console_port: int = Field(PORTS["minio_console"], ge=1, le=65535)
+    #: Port of a Prometheus that watches it, where one is on PATH; none without.
+    prometheus_port: int | None = Field(None, ge=1, le=65535)
     #: Worker processes.
     workers: int = Field(2, ge=1, le=64)
     #: Queues each worker serves.
@@ -31,4 +33,5 @@ class LocalSettings(ServiceSettings):
 
     def ports(self) -> dict[str, int]:
         """The port of each listener, by the variable that sets it."""
-        return {name.upper(): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+        named = {name.upper(): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+        return {variable: port for variable, port in named.items() if port is not None}

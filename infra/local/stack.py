@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from infra.local import tools
 from infra.local.outputs import outputs, write
 from infra.local.processes import ChildProcess
 from infra.local.settings import LocalSettings
+from infra.monitoring import prometheus as monitoring
 
 #: Seconds for a process to become ready; the face service loads models.
 READY_SECONDS = 120
@@ -121,8 +123,22 @@ class Stack:
         for number in range(1, settings.workers + 1):
             yield self._service(f"worker-{number}", "app.worker", WORKER_GRACE, WORKER_NAME=f"worker-{number}")
         yield self._service("console", "app.console", SERVICE_GRACE, CONSOLE_TOKEN=str(self.outputs["console_token"]))
+        if settings.prometheus_port:
+            yield self._prometheus(settings.prometheus_port)
         # Last to start and first to stop: MinIO keeps the events meanwhile.
         yield self._service("webhook", "app.webhook", SERVICE_GRACE, WEBHOOK_TOKEN=token or "")
+
+    def _prometheus(self, port: int) -> ChildProcess:
+        program = shutil.which("prometheus")
+        if program is None:
+            raise StackError("PROMETHEUS_PORT is set, and no prometheus is on PATH: install Debian's, or unset it.")
+        directory = self.directory / "data" / "prometheus"
+        directory.mkdir(parents=True, exist_ok=True)
+        written = directory / "prometheus.yml"
+        written.touch(mode=0o600)
+        written.write_text(monitoring.configuration(monitoring.targets(self.outputs)))
+        options = [f"--config.file={written}", f"--storage.tsdb.path={directory}"]
+        return self._process("prometheus", [program, *options, f"--web.listen-address={HOST}:{port}"], {})
 
     def _service(self, name: str, module: str, grace: float, **environment: str) -> ChildProcess:
         settings = self.settings
@@ -158,6 +174,8 @@ class Stack:
             return lambda: self._answers(f"{out['minio_url']}/minio/health/cluster")
         if name == "gpu-worker":
             return lambda: self._answers(f"{out['gpu_worker_url']}/health")
+        if name == "prometheus":
+            return lambda: self._answers(f"http://{HOST}:{self.settings.prometheus_port}/-/ready")
         if name in ("webhook", "console"):
             return lambda: self._answers(f"{out[f'{name}_url']}/health")
         return lambda: self._worker_registered(name)

@@ -102,12 +102,12 @@ class Machine:
 def image(client: docker.DockerClient, suite: str) -> str:
     """The machine's image, built on the engine."""
     tag = f"lookingglass-test/machine:{suite}"
-    rocky = suite == "rocky"
+    derived = suite in ("rocky", "engine")
     client.images.build(
         path=str(HERE / "host"),
-        dockerfile="Dockerfile.rocky" if rocky else "Dockerfile",
+        dockerfile=f"Dockerfile.{suite}" if derived else "Dockerfile",
         tag=tag,
-        buildargs={"BASE_IMAGE": image(client, "bookworm") if rocky else engine.base_image(client, suite)},
+        buildargs={"BASE_IMAGE": image(client, "bookworm") if derived else engine.base_image(client, suite)},
         rm=True,
         forcerm=True,
     )
@@ -116,7 +116,10 @@ def image(client: docker.DockerClient, suite: str) -> str:
 
 @contextmanager
 def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path, keys: Path) -> Iterator[Machine]:
-    """A machine with two cards, for as long as the context lasts: Debian's `bookworm` or `trixie`, or `rocky`."""
+    """A machine with two cards, for as long as the context lasts.
+
+    Its suite is Debian's `bookworm` or `trixie`, `engine` for the first with Docker and firewalls, or `rocky`.
+    """
     container = client.containers.create(
         image(client, suite),
         name=f"lookingglass-test-{name}",

@@ -20,7 +20,7 @@ KERNEL = os.uname().release
 
 #: Versions of the driver that the repository has: two of one branch, one of the next.
 DRIVERS = ("580.95.05", "580.126.09", "590.48.01")
-TOOLKITS = ("1.18.2", "1.19.0")
+TOOLKITS = ("1.19.0", "1.20.0")
 
 UNIT = "[Unit]\nDescription={0}\n[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 

@@ -83,12 +83,31 @@ class Site:
         return {"name": "stand_in", "archive": str(archive), "sha256": sha256}
 
     def play(self, machine: Machine, *arguments: str, kill_after: float | None = None, **variables: Any) -> Result:
-        """Run the playbook on a machine, and kill it after so many seconds where asked to."""
-        host = {"ansible_host": machine.address, "ansible_user": "ops", "ansible_ssh_executable": str(self.ssh)}
-        inventory = self.directory / "hosts.json"
-        inventory.write_text(json.dumps({"gpu_hosts": {"hosts": {machine.container.name: host}}}))
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory)]
-        command += ["-e", json.dumps(self.variables | variables), str(PLAYBOOKS / "gpu_hosts.yml"), *arguments]
+        """Make a machine a GPU host, and kill the playbook after so many seconds where asked to."""
+        inventory = {"gpu_hosts": {"hosts": {machine.container.name: self.host(machine)}}}
+        return self.run("gpu_hosts.yml", inventory, *arguments, kill_after=kill_after, **variables)
+
+    def host(self, machine: Machine, **variables: Any) -> dict[str, Any]:
+        """A machine's line in an inventory."""
+        return {
+            "ansible_host": machine.address,
+            "ansible_user": "ops",
+            "ansible_ssh_executable": str(self.ssh),
+        } | variables
+
+    def run(
+        self,
+        playbook: str,
+        inventory: dict[str, Any],
+        *arguments: str,
+        kill_after: float | None = None,
+        **variables: Any,
+    ) -> Result:
+        """Run a playbook on the groups of an inventory."""
+        hosts = self.directory / "hosts.json"
+        hosts.write_text(json.dumps(inventory))
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(hosts)]
+        command += ["-e", json.dumps(self.variables | variables), str(PLAYBOOKS / playbook), *arguments]
         environment = os.environ | {
             "ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"),
             "ANSIBLE_HOME": str(self.directory / "ansible"),

@@ -260,7 +260,7 @@ def test_a_host_is_reached_where_ansible_reaches_it(site: Site, host: Machine) -
         return {name: config[name]["value"] for name in config if "public" in name}
 
     # Behind the translation of addresses it listens on its own and is reached at the other.
-    assert addresses(verification_address="192.0.2.7") == {
+    assert addresses(preflight_address="192.0.2.7") == {
         "lookingglass:publicAddress": host.address,
         "lookingglass:publicHost": "192.0.2.7",
     }

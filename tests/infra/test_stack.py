@@ -283,6 +283,8 @@ def test_no_event_is_lost_while_a_changed_line_of_code_replaces_the_services(env
     for key, etag in uploaded.items():
         environment.indexed("images", key, etag)
     environment.up()  # without the line
+    replaced = environment.docker.images.list(filters={"label": f"{LABEL}={NAME}", "dangling": True})
+    assert replaced == [], "images that no container uses any more are left"
 
 
 def test_what_was_changed_by_hand_is_seen_and_mended(environment: Environment) -> None:

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.minio import CONSOLE_USER
 from lookingglass.service import Port, Service, http_health
@@ -12,7 +12,7 @@ from lookingglass.webhook import USER
 PORT = 5003
 
 
-class Console(Container):
+class Console(Deployment):
     """It may read the buckets, and holds no key of the index."""
 
     def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:

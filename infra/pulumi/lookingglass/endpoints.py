@@ -27,14 +27,19 @@ class Endpoints:
     qdrant_api_key: Output[str] | None
     #: Directories of the host that lead to one of them.
     directories: Mapping[str, str] = field(default_factory=dict)
+    #: MinIO as this machine, and who else is outside, reaches it.
+    minio_url: str
+    minio_console_url: str | None
     #: How this machine administers MinIO.
     administration: Mapping[str, Input[str]]
 
 
-def endpoints(settings: Settings, credentials: Credentials) -> Endpoints:
-    """Find them in the configuration."""
+def endpoints(settings: Settings, credentials: Credentials, hosts: Mapping[str, str]) -> Endpoints:
+    """Find them in the configuration, and in the addresses of the hosts that services are pinned to, by role."""
+    host = settings.public_host or hosts.get("minio") or settings.host
     storage, directory = settings.storage, socket_directory(settings.redis_url)
     own_qdrant = f"http://qdrant:{PORTS['qdrant']}" if settings.index == "server" else None
+    minio_url = storage.endpoint.rstrip("/") if storage else f"http://{host}:{settings.minio_port}"
     return Endpoints(
         redis_url=redis_url(settings, credentials, "redis", PORTS["redis"]),
         minio_endpoint=storage.endpoint if storage else f"minio:{PORTS['minio']}",
@@ -42,8 +47,10 @@ def endpoints(settings: Settings, credentials: Credentials) -> Endpoints:
         qdrant_url=settings.qdrant_url or own_qdrant,
         qdrant_api_key=None if settings.qdrant_url and not settings.qdrant_api_key else credentials.qdrant,
         directories={directory: directory} if directory else {},
+        minio_url=minio_url,
+        minio_console_url=None if storage else f"http://{host}:{settings.minio_console_port}",
         administration={
-            "endpoint": settings.minio_url,
+            "endpoint": minio_url,
             "user": storage.user if storage else ROOT_USER,
             "password": credentials.minio_root,
             "region": storage.region if storage else "us-east-1",

@@ -1,6 +1,7 @@
 """The whole environment: what there is, and in which order it starts."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 import pulumi
 import pulumi_docker as docker
@@ -33,33 +34,32 @@ def declare() -> None:
         EngineError: the engine cannot run the stack.
     """
     stack, chosen = pulumi.get_stack(), settings.load(*_configuration())
-    preflight.check(chosen, stack)
-    base = _foundation(chosen, stack)
+    base = _foundation(chosen, stack, preflight.check(chosen, stack))
 
     # Each where the stack runs one of its own.
     redis = [Redis(base, image) for image in (base.images.redis,) if image is not None]
     minio = [MinIO(base, image) for image in (base.images.minio,) if image is not None]
     index = [Qdrant(base, image) for image in (base.images.qdrant,) if image is not None]
     storage = Storage(base, *minio)
-    faces = [FaceService(number, base, *index) for number in range(1, len(chosen.gpus or [""]) + 1)]
-    workers = [Worker(number, base, *redis, storage, *faces) for number in range(1, chosen.workers + 1)]
+    faces = [FaceService(number, base, *index) for number in chosen.numbers(chosen.faces)]
+    workers = [Worker(number, base, *redis, storage, *faces) for number in chosen.numbers(chosen.workers)]
     webhook = Webhook(base, *redis)
     console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
     Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
-    for name, value in _outputs(chosen, base.credentials).items():
+    for name, value in _outputs(base).items():
         pulumi.export(name, value)
 
 
-def _foundation(chosen: Settings, stack: str) -> Foundation:
+def _foundation(chosen: Settings, stack: str, hosts: Mapping[str, str]) -> Foundation:
     engine = ResourceOptions(providers=[docker.Provider("engine", host=chosen.docker_host)])
     leftovers, credentials = Leftovers(chosen, stack), Credentials(chosen, ResourceOptions())
     return Foundation(
         settings=chosen,
         stack=stack,
         credentials=credentials,
-        endpoints=endpoints(chosen, credentials),
+        endpoints=endpoints(chosen, credentials, hosts),
         images=Images(chosen, stack, leftovers, engine),
         networks=Networks(chosen, stack, engine),
         leftovers=leftovers,
@@ -67,19 +67,27 @@ def _foundation(chosen: Settings, stack: str) -> Foundation:
     )
 
 
-def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[str | None]]:
+def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
     """The keys that every way of standing the pipeline up publishes, and the credentials of this one.
 
-    What listens on loopback only is named as the Docker host sees it.
+    What listens on loopback only is named as the Docker host sees it; what a Swarm publishes nowhere, as its services
+    see it.
     """
+    chosen, credentials = base.settings, base.credentials
+    inside = chosen.orchestrator == "swarm"
+    loopback_redis = redis_url(chosen, credentials, LOOPBACK, chosen.redis_port)
+    console = f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}"
+    if inside and ip_address(chosen.console_address).is_loopback:
+        console = "http://console:5003"
+    loopback_qdrant = f"http://{LOOPBACK}:{chosen.qdrant_port}"
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
-        "minio_url": chosen.minio_url,
-        "minio_console_url": None if chosen.storage else f"http://{chosen.host}:{chosen.minio_console_port}",
-        "redis_url": redis_url(chosen, credentials, LOOPBACK, chosen.redis_port),
-        "gpu_worker_url": f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
-        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if "qdrant" in chosen.runs else chosen.qdrant_url,
-        "console_url": f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}",
+        "minio_url": base.endpoints.minio_url,
+        "minio_console_url": base.endpoints.minio_console_url,
+        "redis_url": base.endpoints.redis_url if inside else loopback_redis,
+        "gpu_worker_url": "http://gpu-worker:5001" if inside else f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
+        "qdrant_url": loopback_qdrant if "qdrant" in chosen.runs and not inside else base.endpoints.qdrant_url,
+        "console_url": console,
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
         "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,

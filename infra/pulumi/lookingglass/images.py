@@ -65,25 +65,28 @@ class Images(pulumi.ComponentResource):
         arguments |= {"BASE_IMAGE": settings.base_image, "STACK": self._stack}
         if settings.pip_index_url:
             arguments["PIP_INDEX_URL"] = settings.pip_index_url
+        repository = f"lookingglass-{self._stack}/{name}"
         image = pulumi_docker.Image(
             name,
-            image_name=f"lookingglass-{self._stack}/{name}:latest",
+            image_name=f"{settings.registry}/{repository}:latest" if settings.registry else f"{repository}:latest",
             build=pulumi_docker.DockerBuildArgs(
                 context=_from_program(context),
                 dockerfile=_from_program(dockerfile),
                 args=dict[str, Input[str]](sorted(arguments.items())),
             ),
             build_on_preview=False,
-            skip_push=True,
+            skip_push=settings.registry is None,
             opts=self._build_opts,
         )
-        # A local build is referred to by its digest: by its name, a container would never be replaced.
+        # A build is referred to by its digest: by its name, a container would never be replaced.
         return image.repo_digest
 
     def _of(self, role: ServiceName, reference: str) -> Output[str] | None:
         return self._pulled(role, reference) if role in self._settings.runs else None
 
     def _pulled(self, name: str, reference: str) -> Output[str]:
+        if self._settings.orchestrator == "swarm":
+            return Output.from_input(reference)  # each node pulls it
         image = pulumi_docker.RemoteImage(name, name=reference, keep_locally=True, opts=self._own)
         return image.image_id
 

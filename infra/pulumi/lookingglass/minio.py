@@ -6,7 +6,7 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from infra import contract
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.endpoints import ROOT_USER
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Port, Service, http_health
@@ -28,7 +28,7 @@ EVENTS_DIR = PurePosixPath("/events")
 ENVIRONMENT_FILE = "minio.env"
 
 
-class MinIO(Container):
+class MinIO(Deployment):
     """The server; all its settings come from a file, for the webhook's token is among them."""
 
     def __init__(self, base: Foundation, image: Input[str]) -> None:
@@ -88,7 +88,7 @@ class Notifications(pulumi.ComponentResource):
     A MinIO of the stack's own is told its targets at its start; one that stands already is told here.
     """
 
-    def __init__(self, base: Foundation, storage: Storage, webhook: Container) -> None:
+    def __init__(self, base: Foundation, storage: Storage, webhook: Deployment) -> None:
         super().__init__("lookingglass:infra:Notifications", "notifications")
         settings, connection = base.settings, base.endpoints.administration
         first: list[pulumi.Resource] = [storage, webhook]

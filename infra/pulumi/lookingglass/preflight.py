@@ -12,7 +12,7 @@ import pulumi
 import requests
 from docker.types import Ulimit
 
-from lookingglass import targets
+from lookingglass import swarm_preflight, targets
 from lookingglass.connection import Props
 from lookingglass.engine import LABEL, LOOPBACK, EngineError, connect
 from lookingglass.existing import Storage
@@ -25,23 +25,34 @@ REGISTRY_TIMEOUT = 60
 PROBE = "lookingglass-preflight:limits"
 
 
-def check(settings: Settings, stack: str) -> None:
-    """Refuse what would fail half-way.
+def check(settings: Settings, stack: str) -> dict[str, str]:
+    """Refuse what would fail half-way; returns the addresses of the hosts that services are pinned to, by role.
 
     Raises:
         EngineError: no engine, a busy port, a missing runtime, an image that cannot be had or a limit that cannot be
             granted; all that is wrong in one message.
     """
     with connect(settings.docker_host, REGISTRY_TIMEOUT) as client:
-        problems = [
-            *_runtime(settings, client.info()),
-            *_busy_ports(settings, client, stack),
-            *_images(settings, client),
-            *_limits(settings, client, stack),
-            *_storage(settings),
-        ]
+        if settings.orchestrator == "swarm":
+            found = swarm_preflight.look(client, settings, stack)
+            problems, hosts = [*found.problems], found.hosts
+        else:
+            hosts = {}
+            problems = [
+                *_other_orchestrator(client, stack),
+                *_runtime(settings, client.info()),
+                *_busy_ports(settings, client, stack),
+                *_limits(settings, client, stack),
+            ]
+        problems += [*_images(settings, client), *_storage(settings)]
     if problems:
         raise EngineError("the Docker engine cannot run this stack:\n  " + "\n  ".join(problems))
+    return hosts
+
+
+def _other_orchestrator(client: docker.DockerClient, stack: str) -> Iterator[str]:
+    if client.info()["Swarm"].get("ControlAvailable") and client.services.list(filters={"label": f"{LABEL}={stack}"}):
+        yield f"orchestrator: this stack runs as a Swarm's services; {swarm_preflight.MOVE}"
 
 
 def _runtime(settings: Settings, info: dict[str, Any]) -> Iterator[str]:

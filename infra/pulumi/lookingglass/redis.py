@@ -2,7 +2,7 @@
 
 from pulumi import Input, Output
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Health, Port, Service
 
@@ -22,7 +22,7 @@ HEALTHY = (
 )
 
 
-class Redis(Container):
+class Redis(Deployment):
     """An append-only Redis: what it acknowledged is with the kernel before, and on disk within a second."""
 
     def __init__(self, base: Foundation, image: Input[str]) -> None:

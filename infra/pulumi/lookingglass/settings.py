@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from infra.contract import PORTS
-from lookingglass import existing
+from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
 ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console"]
@@ -84,6 +84,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
+    #: What runs the services: one engine, or the Swarm that the engine manages.
+    orchestrator: Literal["docker", "swarm"] = "docker"
+    #: Where the nodes of a Swarm get our images from, as `registry.example:5000/faces`; `docker login` to it here.
+    registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")
+    #: Whether the networks of a Swarm are encrypted between its nodes.
+    encrypted_networks: bool = False
     #: The engine, as `unix://…`, `tcp://…` or `ssh://user@host`; unset, what `DOCKER_HOST` says, or this machine's.
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
@@ -104,11 +110,15 @@ class Settings(BaseModel):
     engine: Literal["dlib", "insightface"] = "dlib"
     #: The GPU of each face service, by index or UUID as `nvidia-smi -L` lists them; none, and it runs on the CPU.
     gpus: list[GPU] = []
+    #: Face services on CPUs; with `gpus` there is one to a GPU.
+    face_services: int = Field(1, ge=1, le=64)
     #: Directory of the Docker host with a directory for each insightface pack.
     model_dir: str = Field("/srv/lookingglass/models", pattern=r"^/")
     #: The pack to use.
     model_pack: str = Field("buffalo_l", pattern=r"^[A-Za-z0-9_.-]+$")
 
+    #: Webhooks; more than one to a Swarm, at most one to a node.
+    webhooks: int = Field(1, ge=1, le=16)
     #: Worker containers.
     workers: int = Field(2, ge=1, le=256)
     #: Queues of their own for videos and removals; the workers serve every queue, pictures first.
@@ -181,37 +191,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = [
-            (self.engine == "dlib" and self.gpus, "gpus: the dlib engine runs on the CPU; set engine to insightface"),
-            (
-                self.index == "embedded" and len(self.gpus) > 1,
-                "index: embedded serves one face service only; set it to server, or give gpus one entry",
-            ),
-            (len(set(self.gpus)) < len(self.gpus), "gpus: a GPU is named twice"),
-            (self.image_bucket == self.video_bucket, "videoBucket: must differ from imageBucket"),
-            (
-                self.remote and ip_address(self.public_address).is_loopback,
-                "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
-                "of that host which this machine reaches",
-            ),
-            (
-                self.index == "embedded" and self.qdrant_url,
-                "index: embedded needs no qdrantUrl; take one of them away",
-            ),
-            (
-                self.qdrant_api_key and not self.qdrant_url,
-                "qdrantApiKey: goes with a qdrantUrl; our own has one",
-            ),
-            (
-                self.storage and not self.storage.webhook_url and ip_address(self.public_address).is_loopback,
-                "publicAddress: the storage posts its events to the webhook: give an address of the Docker host that "
-                "it reaches, or storage.webhookUrl",
-            ),
-            (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
-        ]
-        for wrong, message in problems:
-            if wrong:
-                raise ValueError(message)
+        if problems := list(rules.problems(self)):
+            raise ValueError("\n  ".join(problems))
         return self
 
     @property
@@ -235,6 +216,15 @@ class Settings(BaseModel):
         return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
 
     @property
+    def faces(self) -> int:
+        """How many face services there are."""
+        return len(self.gpus) or self.face_services
+
+    def numbers(self, count: int) -> Sequence[int | None]:
+        """The numbers of services of one kind, each described by itself; None for all as one, where Swarm numbers."""
+        return [None] if self.orchestrator == "swarm" else range(1, count + 1)
+
+    @property
     def queues(self) -> dict[str, str]:
         """The variables with which webhook and workers agree on queues."""
         own = {"VIDEO_QUEUE_NAME": self.video_queue_name, "CLEANUP_QUEUE_NAME": self.cleanup_queue_name}
@@ -255,9 +245,10 @@ class Settings(BaseModel):
         return frozenset(role for role in MEMORY if not given.get(role))
 
     @property
-    def minio_url(self) -> str:
-        """MinIO as this machine reaches it."""
-        return self.storage.endpoint.rstrip("/") if self.storage else f"http://{self.host}:{self.minio_port}"
+    def pinned(self) -> list[ServiceName]:
+        """The services that keep data, which in a Swarm stay on the node that has it."""
+        keeping: list[ServiceName] = ["redis", "minio", "qdrant"]
+        return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
 
     @property
     def published(self) -> dict[str, int]:

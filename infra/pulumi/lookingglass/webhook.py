@@ -2,7 +2,7 @@
 
 import pulumi
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.service import Port, Service, http_health
 
@@ -12,7 +12,7 @@ USER = "10001:10001"
 PORT = 5002
 
 
-class Webhook(Container):
+class Webhook(Deployment):
     """While it is replaced, MinIO keeps the events."""
 
     def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:
@@ -37,6 +37,7 @@ class Webhook(Container):
                 "api_token": credentials.api,
             },
             host_directories=base.endpoints.directories,
+            replicas=settings.webhooks,
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
             health=http_health(PORT, "/health"),
         )

@@ -1,6 +1,6 @@
 """Decoders hold nothing worth having, may die at any time, and are believed only where what they say fits."""
 
-import io
+import errno
 import json
 import os
 import signal
@@ -27,14 +27,9 @@ from app.gpu.settings import FaceSettings
 from app.gpu.slots import KEPT, mapped, slot_bytes
 from tests.fixtures import eventually
 from tests.media import png_bomb
+from tests.unit.gpu.pictures import ORIENTATION, encode
 
 MAX_PIXELS = 10**7
-
-
-def encode(image: Image.Image, format_name: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
 
 
 def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
@@ -44,8 +39,8 @@ def picture(size: tuple[int, int] = (96, 64)) -> Image.Image:
 
 
 #: A picture that leaves no room for another such: it is looked at in parts, at full scale.
-WHOLE = encode(picture((5000, 2000)))
-ORDINARY = encode(picture((1600, 1600)))
+WHOLE = encode(picture((5000, 2000)), "JPEG")
+ORDINARY = encode(picture((1600, 1600)), "JPEG")
 
 
 def settings(**more: Any) -> FaceSettings:
@@ -74,7 +69,7 @@ def waiting(decoders: Decoders) -> int:
 
 def exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[ORIENTATION] = orientation
     return exif
 
 
@@ -119,7 +114,7 @@ def test_a_verdict_names_what_it_depends_on(
 ) -> None:
     with pytest.raises(PermanentError) as refused, decoders.decode(data):
         pass
-    assert (refused.value.code, refused.value.judged_by) == (code, judged_by)
+    assert (refused.value.code, json.dumps(refused.value.judged_by)) == (code, json.dumps(judged_by))
     assert refused.value.message.endswith(".")
     assert decoders.version == images.DECODER
 
@@ -144,15 +139,22 @@ def test_a_decoder_holds_no_secret_and_no_slot_of_another(monkeypatch: pytest.Mo
 
 #: A decoder that has been taken over: it runs this in place of decoding and says what came of it as the reason.
 TAKEN_OVER = """
-import sys
+import ctypes, os, signal, socket, sys
+import numpy
 from app.common.errors import PermanentError
 from app.gpu import decode, images
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
 
 def decoding(data, limits, canvas):
     try:
         exec(data.decode())
     except OSError as error:
-        raise PermanentError("damaged", repr(error))
+        raise PermanentError("damaged", os.strerror(error.errno))
     raise PermanentError("damaged", "it worked")
 
 decode._warm_up()
@@ -170,20 +172,28 @@ def taken_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoders]:
 
 
 @pytest.mark.parametrize(
-    "attempt",
+    ("attempt", "refusal"),
     [
-        "import socket; socket.socket()",
-        "import os; os.close(0); os.open('/proc/self/environ', os.O_RDONLY)",
-        "import os; os.pipe()",
+        ("os.close(0); os.open('/proc/self/environ', os.O_RDONLY)", errno.EMFILE),
+        ("os.pipe()", errno.EMFILE),
+        ("socket.socket()", errno.EPERM),
+        ("os.kill(os.getppid(), 0)", errno.EPERM),
+        ("os.execv(sys.executable, [sys.executable])", errno.EPERM),
+        ("os.pidfd_open(os.getppid())", errno.EPERM),
+        ("call(libc.ptrace(16, os.getppid(), 0, 0))", errno.EPERM),
+        ("call(libc.process_vm_readv(os.getppid(), b'', 0, b'', 0, 0))", errno.EPERM),
     ],
 )
-def test_a_decoder_that_is_taken_over_can_open_nothing(taken_over: Decoders, attempt: str) -> None:
-    with pytest.raises(PermanentError, match="Too many open files"), taken_over.decode(attempt.encode()):
+def test_a_decoder_that_is_taken_over_opens_nothing_and_reaches_nobody(
+    taken_over: Decoders, attempt: str, refusal: int
+) -> None:
+    with pytest.raises(PermanentError) as told, taken_over.decode(attempt.encode()):
         pass
+    assert told.value.message == os.strerror(refusal)
 
 
 def test_a_picture_that_wants_too_much_memory_fails_alone(taken_over: Decoders) -> None:
-    take = "import numpy; numpy.ones({}, numpy.uint8)"
+    take = "numpy.ones({}, numpy.uint8)"
     most = MEMORY + MEMORY_PER_PIXEL * MAX_PIXELS + 2**25
     for _ in range(2):
         with pytest.raises(PermanentError, match="it worked"), taken_over.decode(take.format(most // 2).encode()):
@@ -208,6 +218,21 @@ def test_a_decoder_that_is_killed_costs_its_picture_and_no_other() -> None:
             hit.result()
         assert width(decoders, WHOLE) == 5000
         assert all(psutil.pid_exists(pid) for pid in decoders.pids)
+
+
+def test_whoever_is_killed_when_everything_is_given_back() -> None:
+    with started(number=2, slots=4) as decoders, ThreadPoolExecutor(8) as threads:
+        outcomes = [threads.submit(width, decoders, (ORDINARY, WHOLE)[number % 4 == 0]) for number in range(60)]
+        for number in range(6):
+            psutil.Process(decoders.pids[number % 2]).kill()
+            time.sleep(0.2)
+        errors = [outcome.exception() for outcome in outcomes]
+        # One that is killed while it starts has no picture yet.
+        assert {type(error) for error in errors if error} <= {EngineCrashedError, TransientError}
+        assert sum(error is None for error in errors) >= 54
+        assert decoders._room.free == decoders._room.pixels
+        assert sum(len(decoder.free) for decoder in decoders._decoders) == 4
+        assert width(decoders, WHOLE) == 5000
 
 
 def test_a_decoder_killed_while_idle_costs_nothing() -> None:

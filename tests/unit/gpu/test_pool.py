@@ -52,7 +52,8 @@ def start(models: Path) -> Iterator[Start]:
     yield start
     for pool in pools:
         pool.close()
-    assert not psutil.Process().children(recursive=True), "a process was left behind"
+    left = [child for child in psutil.Process().children(recursive=True) if "app.gpu" in " ".join(child.cmdline())]
+    assert not left, "a process was left behind"
 
 
 def bright_squares(size: tuple[int, int], *squares: tuple[int, int, int]) -> bytes:

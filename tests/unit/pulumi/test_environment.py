@@ -80,7 +80,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     """Run the program with a configuration."""
     declared = Declared()
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    monkeypatch.setattr(preflight, "check", lambda *_: {"minio": "10.0.0.9"})
     exported: Props = {}
     monkeypatch.setattr(pulumi, "export", exported.__setitem__)
     set_mocks(declared, project="lookingglass", stack="dev")
@@ -334,8 +334,8 @@ STANDING: Props = {
 
 def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, **STANDING)
-    assert set(declared.containers()) == {"webhook", "gpu-worker-1", "worker-1", "worker-2"}
-    assert set(declared.resources["docker:index/network:Network"]) == {"faces", INGRESS}
+    assert set(declared.containers()) == {"webhook", "console", "gpu-worker-1", "worker-1", "worker-2"}
+    assert set(declared.resources["docker:index/network:Network"]) == {"faces", "operators", INGRESS}
     volumes = declared.resources["docker:index/volume:Volume"]
     assert set(volumes) == {f"{name}-secrets" for name in declared.containers()}
     dynamic = {
@@ -345,6 +345,7 @@ def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pyte
         "images",
         "videos",
         "minio-worker",
+        "minio-console",
         "minio-crawler",
         "targets",
         "images-events",
@@ -369,14 +370,17 @@ def test_services_are_told_where_those_are_that_stand_already(monkeypatch: pytes
     assert files["gpu-worker-1-secrets", "qdrant_api_key"] == STANDING["qdrantApiKey"]
     assert declared.outputs["redis_url"] == STANDING["redisUrl"]
     assert (declared.outputs["minio_url"], declared.outputs["minio_user"]) == ("https://minio.example:9000", "admin")
-    on = {network["name"].rpartition("-")[2] for network in declared.containers()["worker-1"]["networksAdvanced"]}
-    assert on == {"faces", INGRESS}
+    on = {
+        name: {network["name"].rpartition("-")[2] for network in declared.containers()[name]["networksAdvanced"]}
+        for name in ("worker-1", "console")
+    }
+    assert on == {"worker-1": {"faces", INGRESS}, "console": {"faces", "operators", INGRESS}}
 
 
 def test_a_socket_of_redis_is_mounted_and_needs_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     containers = declare(monkeypatch, redisUrl="unix:///run/redis/redis.sock?db=1").containers()
     assert "redis" not in containers
-    for name in ("webhook", "worker-1"):
+    for name in ("webhook", "worker-1", "console"):
         mounts = {volume.get("hostPath"): volume["containerPath"] for volume in containers[name]["volumes"]}
         assert mounts["/run/redis"] == "/run/redis"
     assert not any(network["name"].endswith(INGRESS) for network in containers["worker-1"]["networksAdvanced"])

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from tests.infra.docker_plugin import ROOT
 
+SWARM = {"orchestrator": "swarm", "publicAddress": "0.0.0.0"}
 STORAGE = '{"endpoint": "https://m.example:9000", "user": "admin", "password": "p"}'
 
 PAGE = (ROOT / "docs" / "pulumi.md").read_text()
@@ -47,6 +48,12 @@ def test_values_are_taken_as_pulumi_hands_them_over() -> None:
         ({"redisUrl": "http://redis"}, "lookingglass:redisUrl: String should match"),
         ({"qdrantUrl": "https://q:6333", "index": "embedded"}, "index: embedded needs no qdrantUrl"),
         ({"qdrantApiKey": "x"}, "qdrantApiKey: goes with a qdrantUrl"),
+        ({"orchestrator": "swarm"}, "publicAddress: a Swarm publishes"),
+        ({**SWARM, "retainData": "false"}, "retainData: a Swarm's volumes"),
+        ({**SWARM, "engine": "insightface", "gpus": "[0]"}, "gpus: in a Swarm name each by its UUID"),
+        ({"registry": "registry.example/faces"}, "registry: is for the nodes of a Swarm"),
+        ({"webhooks": "2"}, "webhooks: more than one need a Swarm"),
+        ({"index": "embedded", "faceServices": "2"}, "index: embedded serves one face service only"),
         ({"pipIndexUrl": "https://me:secret@mirror.example/simple"}, "lookingglass:pipIndexUrl"),
     ],
 )

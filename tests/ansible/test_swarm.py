@@ -1,0 +1,337 @@
+"""The playbook that makes a Swarm, on three hosts: fresh, again, larger, drained, smaller, refused."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+import pytest
+
+from tests.ansible.machine import Machine, boot
+from tests.ansible.site import Result, Site
+
+pytestmark = pytest.mark.timeout(900)
+
+#: Less than Ethernet's, as a cloud's network or a tunnel carries.
+MTU = 1400
+
+#: Notes every command line that a machine sees, until it is stopped.
+WATCH_COMMANDS = """
+import pathlib
+seen = set()
+with open("/run/commands", "w") as log:
+    while not pathlib.Path("/run/enough").exists():
+        for path in pathlib.Path("/proc").glob("[1-9]*/cmdline"):
+            try:
+                line = path.read_text().replace("\\0", " ")
+            except OSError:
+                continue
+            if line not in seen:
+                seen.add(line)
+                print(line, file=log, flush=True)
+"""
+
+#: A megabyte from `server` to who asks for it.
+SEND = """
+import socket
+asker, _ = socket.create_server(("", 80)).accept()
+asker.sendall(bytes(10**6))
+asker.close()
+"""
+RECEIVE = """
+import socket
+print(len(socket.create_connection(("server", 80), 20).makefile("rb").read()))
+"""
+
+
+@dataclass
+class Cluster:
+    """Three machines, and what the inventory says of them."""
+
+    site: Site
+    machines: dict[str, Machine]
+    variables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    managers: list[str] = field(default_factory=lambda: ["one"])
+    workers: list[str] = field(default_factory=lambda: ["two"])
+
+    def play(self, *arguments: str, **variables: Any) -> Result:
+        """Run the playbook."""
+
+        def group(names: list[str]) -> dict[str, Any]:
+            return {
+                "hosts": {name: self.site.host(self.machines[name], **self.variables.get(name, {})) for name in names}
+            }
+
+        inventory = {
+            "swarm_managers": group(self.managers),
+            "swarm_workers": group(self.workers),
+            "gpu_hosts": {"hosts": {"two": {}}},
+        }
+        variables = {
+            "swarm_reports": str(self.site.directory / "reports"),
+            "docker_source": "distribution",
+        } | variables
+        return self.site.run("swarm.yml", inventory, *arguments, **variables)
+
+    def change(self) -> Result:
+        """Run its part about the Swarm, which must succeed."""
+        result = self.play("--tags", "swarm")
+        assert result.code == 0, result.output
+        return result
+
+    def docker(self, command: str, on: str = "one") -> str:
+        """What a command of Docker's prints."""
+        return self.machines[on].run(f"docker {command}").strip()
+
+    @property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """The nodes by their host's name."""
+        found = json.loads(self.docker("node inspect $(docker node ls --quiet)"))
+        return {node["Description"]["Hostname"]: node for node in found}
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report of the last run."""
+        found = json.loads((self.site.directory / "reports" / "cluster.json").read_text())
+        assert isinstance(found, dict)
+        return found
+
+    def serve(self, name: str, replicas: int, options: str = "") -> None:
+        """Make a service that does nothing."""
+        command = f"service create --detach --name {name} --replicas {replicas} --no-resolve-image {options}"
+        self.docker(f"{command} {self.site.image} sleep 600")
+
+    def tasks(self, service: str) -> list[str]:
+        """The hosts on which tasks of a service run."""
+        states = self.docker(f"service ps {service} --format '{{{{.Node}}}} {{{{.CurrentState}}}}'").splitlines()
+        return sorted(line.split()[0] for line in states if line.split()[1] == "Running")
+
+
+def until(predicate: Any, seconds: float = 60) -> None:
+    """Wait for something to be true."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def machines(docker_client: "docker.DockerClient", site: Site) -> Iterator[dict[str, Machine]]:
+    """Three hosts with an engine each, whose network carries less than Ethernet does."""
+    with ExitStack() as stack:
+        found = {}
+        for name in ("one", "two", "three"):
+            found[name] = stack.enter_context(
+                boot(docker_client, "engine", name, site.repositories.directory, site.ssh.parent)
+            )
+            found[name].run(f"ip link set dev eth0 mtu {MTU}; docker load --quiet --input /srv/repository/base.tar")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def first_run(site: Site, machines: dict[str, Machine]) -> tuple[Cluster, Result]:
+    """A cluster of a manager and a worker with cards, and what was said when it was made, as loud as can be."""
+    cluster = Cluster(
+        site, machines, {"one": {"swarm_keeps": {"redis": 1, "minio": 1}, "swarm_labels": {"rack": "a"}}}
+    )
+    machines["two"].container.exec_run(["python3", "-c", WATCH_COMMANDS], detach=True)
+    result = cluster.play("-vvv")
+    machines["two"].run("touch /run/enough")
+    assert result.code == 0, result.output[-20000:]
+    return cluster, result
+
+
+@pytest.fixture
+def cluster(first_run: tuple[Cluster, Result]) -> Cluster:
+    return first_run[0]
+
+
+def test_hosts_become_one_swarm(cluster: Cluster) -> None:
+    nodes = cluster.nodes
+    assert {name: (node["Spec"]["Role"], node["Status"]["State"]) for name, node in nodes.items()} == {
+        "one": ("manager", "ready"),
+        "two": ("worker", "ready"),
+    }
+    assert nodes["one"]["Status"]["Addr"] == cluster.machines["one"].address
+
+
+def test_what_a_host_keeps_is_a_label_that_services_can_be_pinned_to(cluster: Cluster) -> None:
+    assert cluster.nodes["one"]["Spec"]["Labels"] == {
+        "lookingglass.host": "one",
+        "lookingglass.data": "true",
+        "lookingglass.redis": "1",
+        "lookingglass.minio": "1",
+        "rack": "a",
+    }
+
+
+def test_no_token_is_printed_logged_or_on_a_command_line(first_run: tuple[Cluster, Result]) -> None:
+    cluster, result = first_run
+    tokens = [cluster.docker(f"swarm join-token --quiet {role}") for role in ("worker", "manager")]
+    said = {
+        "output": result.output,
+        "commands": cluster.machines["two"].run("cat /run/commands"),
+        "journal": "".join(cluster.machines[name].run("journalctl --quiet --no-pager") for name in ("one", "two")),
+        "files": cluster.machines["two"].run("grep -rl SWMTKN /tmp /home /root /var/log || true"),
+    }
+    assert "AnsiballZ" in said["commands"] or "ansible" in said["commands"]  # the watcher saw the playbook at work
+    assert "Ask Docker to join" in said["output"]
+    for where, text in said.items():
+        assert "SWMTKN" not in text, where
+        assert not any(token in text for token in tokens), where
+
+
+def test_each_replica_gets_one_card_of_its_own(cluster: Cluster) -> None:
+    cards = cluster.machines["two"].run("nvidia-smi -L | grep -o 'GPU-[0-9a-f-]*'").split()
+    assert len(cards) == 2
+    cluster.serve("face", 3, "--generic-resource GPU=1")
+    until(lambda: cluster.tasks("face") == ["two", "two"])
+    given = cluster.docker("ps --quiet | xargs -I+ docker exec + printenv DOCKER_RESOURCE_GPU", on="two").split()
+    assert sorted(given) == sorted(cards)
+    assert "insufficient resources" in cluster.docker("service ps face --no-trunc")
+    cluster.docker("service rm face")
+    runtime = cluster.machines["two"].run("cat /etc/nvidia-container-runtime/config.toml")
+    assert 'swarm-resource = "DOCKER_RESOURCE_GPU"' in runtime.splitlines()
+    assert cluster.docker("info --format '{{.DefaultRuntime}}'", on="two") == "nvidia"
+
+
+def test_the_report_is_what_pulumi_needs(first_run: tuple[Cluster, Result]) -> None:
+    cluster, result = first_run
+    report = cluster.report
+    assert {name: host["role"] for name, host in report["hosts"].items()} == {"one": "manager", "two": "worker"}
+    assert len(report["hosts"]["two"]["cards"]) == 2
+    config = {name.removeprefix("lookingglass:"): entry["value"] for name, entry in report["pulumi"].items()}
+    assert config == {
+        "orchestrator": "swarm",
+        "dockerHost": f"ssh://ops@{cluster.machines['one'].address}",
+        "publicAddress": cluster.machines["one"].address,
+        "engine": "insightface",
+        "gpus": json.dumps(report["hosts"]["two"]["cards"]),
+        "modelPack": "stand_in",
+        "networkMtu": str(MTU),
+    }
+    assert f"Next: make up STACK=cluster REPORT={cluster.site.directory}/reports/cluster.json" in result.said
+
+
+def test_published_ports_have_the_mtu_of_the_network(cluster: Cluster) -> None:
+    options = cluster.docker(
+        "network inspect ingress --format '{{index .Options \"com.docker.network.driver.mtu\"}}'"
+    )
+    assert options == str(MTU)
+
+
+def test_the_second_run_changes_nothing(cluster: Cluster) -> None:
+    result = cluster.play()
+    assert (result.code, result.changed, result.count("changed")) == (0, [], 0), result.output
+    checked = cluster.play("--check", "--diff", "--tags", "swarm")
+    assert (checked.code, checked.changed) == (0, []), checked.output
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "variables", "sentence"),
+    [
+        (
+            "docker swarm init --advertise-addr eth0",
+            "docker swarm leave --force",
+            {},
+            "three is in a Swarm that one is not in",
+        ),
+        (
+            "echo '{\"live-restore\": true}' >/etc/docker/daemon.json; systemctl reload docker",
+            "rm /etc/docker/daemon.json; systemctl restart docker",
+            {},
+            "three has live-restore in daemon.json",
+        ),
+        ("true", "true", {"swarm_toolkit_oldest": "1.21"}, "two has the container toolkit 1.19.0; 1.21 or newer"),
+    ],
+    ids=["other-swarm", "live-restore", "toolkit"],
+)
+def test_a_host_that_cannot_be_a_node_is_refused(
+    cluster: Cluster, broken: str, mended: str, variables: dict[str, Any], sentence: str
+) -> None:
+    cluster.machines["three"].run(broken)
+    cluster.workers = ["two", "three"]
+    result = cluster.play("--tags", "swarm", **variables)
+    cluster.workers = ["two"]
+    cluster.machines["three"].run(mended)
+    assert result.code != 0
+    assert sentence in result.said, result.output
+    assert result.count("changed") == 0, result.output
+
+
+def test_a_line_of_inventory_adds_a_host_through_its_firewall(cluster: Cluster) -> None:
+    three = cluster.machines["three"]
+    three.run("ufw allow ssh; ufw --force enable")
+    cluster.workers.append("three")
+    cluster.change()
+    assert cluster.nodes["three"]["Status"]["State"] == "ready"
+    for port in ("2377,7946/tcp", "4789,7946/udp"):
+        assert f"{port} " in three.run("ufw status")
+    # What is larger than the network carries arrives, in both directions.
+    cluster.docker("network create --driver overlay --attachable --opt com.docker.network.driver.mtu=1400 talk")
+    image = cluster.site.image
+    cluster.docker(f"run --detach --rm --name server --network talk {image} python3 -c '{SEND}'", on="three")
+    assert cluster.docker(f"run --rm --network talk {image} python3 -c '{RECEIVE}'") == "1000000"
+    until(lambda: cluster.docker("ps --quiet --filter name=server", on="three") == "")
+    cluster.docker("network rm talk")
+    assert cluster.play("--tags", "swarm").count("changed") == 0
+
+
+def test_a_drained_host_runs_nothing_and_comes_back(cluster: Cluster) -> None:
+    cluster.serve("web", 4)
+    until(lambda: len(cluster.tasks("web")) == 4)
+    assert "three" in cluster.tasks("web")
+    cluster.variables["three"] = {"swarm_state": "drained"}
+    cluster.change()
+    until(lambda: len(cluster.tasks("web")) == 4 and "three" not in cluster.tasks("web"))
+    assert cluster.nodes["three"]["Spec"]["Availability"] == "drain"
+    del cluster.variables["three"]
+    cluster.change()
+    assert cluster.nodes["three"]["Spec"]["Availability"] == "active"
+    cluster.docker("service rm web")
+
+
+def test_a_worker_is_made_a_manager_and_one_that_was_made_anew_takes_its_place(cluster: Cluster) -> None:
+    cluster.workers.remove("three")
+    cluster.managers.append("three")
+    result = cluster.change()
+    assert "WARNING: 2 managers can lose no more of them" in result.said
+    before = cluster.nodes["three"]
+    assert before["Spec"]["Role"] == "manager"
+    cluster.managers.remove("three")
+    cluster.workers.append("three")
+    cluster.change()
+    assert cluster.nodes["three"]["Spec"]["Role"] == "worker"
+    cluster.machines["three"].run("docker swarm leave")  # as after a new installation
+    until(lambda: cluster.nodes["three"]["Status"]["State"] == "down")
+    cluster.change()
+    nodes = json.loads(cluster.docker("node inspect $(docker node ls --quiet)"))
+    assert sorted(node["Description"]["Hostname"] for node in nodes) == ["one", "three", "two"]
+    assert cluster.nodes["three"]["ID"] != before["ID"]
+
+
+def test_an_absent_host_leaves_when_its_services_have_moved(cluster: Cluster) -> None:
+    cluster.variables["three"] = {"swarm_state": "absent"}
+    cluster.change()
+    assert set(cluster.nodes) == {"one", "two"}
+    assert cluster.docker("info --format '{{.Swarm.LocalNodeState}}'", on="three") == "inactive"
+    assert set(cluster.report["hosts"]) == {"one", "two"}
+    assert cluster.change().count("changed") == 0
+
+
+def test_a_host_that_died_is_forgotten(cluster: Cluster) -> None:
+    del cluster.variables["three"]
+    cluster.change()
+    assert set(cluster.nodes) == {"one", "two", "three"}
+    three = cluster.machines["three"]
+    address = three.address
+    three.run("systemctl stop docker.socket docker ssh.socket ssh || true")
+    until(lambda: cluster.nodes["three"]["Status"]["State"] == "down")
+    cluster.variables["three"] = {"swarm_state": "absent", "ansible_host": address}
+    result = cluster.play("--tags", "swarm")
+    assert "three" in result.output
+    assert result.count("unreachable") >= 1
+    assert set(cluster.nodes) == {"one", "two"}

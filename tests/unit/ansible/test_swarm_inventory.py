@@ -1,0 +1,104 @@
+"""What the inventory of a cluster may not say: refused with one line, before any host is asked."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra import contract
+
+PLAYBOOKS = Path(__file__).parents[3] / "infra" / "ansible"
+
+#: A playbook with the first play only: what follows would ask the hosts.
+FIRST_PLAY = {
+    "hosts": "localhost",
+    "connection": "local",
+    "gather_facts": False,
+    "tasks": [{"ansible.builtin.import_role": {"name": "swarm", "tasks_from": "inventory"}}],
+}
+
+
+def check(directory: Path, **groups: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """Check an inventory, given as the variables of the hosts of each group."""
+    inventory, playbook = directory / "hosts.json", directory / "check.yml"
+    inventory.write_text(json.dumps({group: {"hosts": hosts} for group, hosts in groups.items()}))
+    playbook.write_text(yaml.safe_dump([FIRST_PLAY]))
+    return subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, playbook],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {
+            "ANSIBLE_CONFIG": str(PLAYBOOKS / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(PLAYBOOKS / "roles"),
+            "ANSIBLE_HOME": str(directory),
+            "ANSIBLE_NOCOLOR": "1",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ({"swarm_workers": {"a": {}}}, "has no host in the group swarm_managers: name one there"),
+        ({"swarm_managers": {"a": {"swarm_state": "absent"}}}, "swarm_managers that stays (swarm_state)"),
+        (
+            {"swarm_managers": {"a": {}}, "swarm_workers": {"a": {}}},
+            "a cannot be in swarm_managers and in swarm_workers",
+        ),
+        (
+            {"swarm_managers": {"a": {"swarm_state": "gone"}}},
+            "swarm_state is active, drained or absent, not {'a': 'gone'}",
+        ),
+        ({"swarm_managers": {"a": {"swarm_keeps": {"mysql": 1}}}}, "and not mysql"),
+        (
+            {
+                "swarm_managers": {"a": {"swarm_keeps": {"redis": 1}}},
+                "swarm_workers": {"b": {"swarm_keeps": {"redis": 1}}},
+            },
+            "Two hosts keep the same",
+        ),
+        (
+            {
+                "swarm_managers": {"a": {}},
+                "swarm_workers": {"b": {"swarm_keeps": {"redis": 1}, "swarm_state": "absent"}},
+            },
+            'b is to leave the cluster and keeps {"redis": 1}: move that',
+        ),
+        (
+            {
+                "swarm_managers": {"a": {}},
+                "swarm_workers": {"b": {}},
+                "gpu_hosts": {"b": {"nvidia_container_toolkit_version": "1.18.2"}},
+            },
+            "1.18.2 of b is too old for a Swarm; 1.19 or newer",
+        ),
+    ],
+    ids=["no-manager", "no-manager-left", "two-roles", "state", "service", "kept-twice", "data-leaves", "toolkit"],
+)
+def test_nonsense_is_refused(tmp_path: Path, groups: dict[str, dict[str, dict[str, Any]]], sentence: str) -> None:
+    result = check(tmp_path, **groups)
+    assert result.returncode != 0
+    assert sentence in " ".join(result.stdout.split())
+    assert "failed=1" in result.stdout
+
+
+def test_three_managers_pass_in_silence_and_four_are_warned_of(tmp_path: Path) -> None:
+    three = check(tmp_path, swarm_managers={name: {} for name in "abc"})
+    assert (three.returncode, "WARNING" in three.stdout) == (0, False), three.stdout
+    four = check(tmp_path, swarm_managers={name: {} for name in "abcd"})
+    assert four.returncode == 0
+    assert "WARNING: 4 managers can lose no more" in " ".join(four.stdout.split())
+
+
+def test_pulumi_and_ansible_mean_the_same_labels() -> None:
+    variables = yaml.safe_load((PLAYBOOKS / "roles" / "swarm" / "vars" / "main.yml").read_text())
+    assert tuple(variables["swarm_data_services"]) == contract.DATA_SERVICES
+    assert variables["swarm_label_prefix"] + "data" == contract.DATA_LABEL
+    assert contract.data_label("redis") == variables["swarm_label_prefix"] + "redis"
