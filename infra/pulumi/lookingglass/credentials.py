@@ -70,7 +70,6 @@ class Credentials(pulumi.ComponentResource):
         self.minio_crawler = self._unless("minio-crawler-password")
         self.minio_console = self._unless("minio-console-password")
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
-        self.minio_console = self._unless("minio-console-password")
         self.qdrant = self._unless("qdrant-api-key", key if settings.qdrant_url else None)
         self.webhook = self._unless("webhook-token")
         self.api = self._unless("api-token")

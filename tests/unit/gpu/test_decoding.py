@@ -220,6 +220,21 @@ def test_a_decoder_that_is_killed_costs_its_picture_and_no_other() -> None:
         assert all(psutil.pid_exists(pid) for pid in decoders.pids)
 
 
+def test_whoever_is_killed_when_everything_is_given_back() -> None:
+    with started(number=2, slots=4) as decoders, ThreadPoolExecutor(8) as threads:
+        outcomes = [threads.submit(width, decoders, (ORDINARY, WHOLE)[number % 4 == 0]) for number in range(60)]
+        for number in range(6):
+            psutil.Process(decoders.pids[number % 2]).kill()
+            time.sleep(0.2)
+        errors = [outcome.exception() for outcome in outcomes]
+        # One that is killed while it starts has no picture yet.
+        assert {type(error) for error in errors if error} <= {EngineCrashedError, TransientError}
+        assert sum(error is None for error in errors) >= 54
+        assert decoders._room.free == decoders._room.pixels
+        assert sum(len(decoder.free) for decoder in decoders._decoders) == 4
+        assert width(decoders, WHOLE) == 5000
+
+
 def test_a_decoder_killed_while_idle_costs_nothing() -> None:
     with started() as decoders:
         psutil.Process(decoders.pids[0]).kill()

@@ -40,10 +40,14 @@ class Declared(mocks.Mocks):
 
     resources: dict[str, dict[str, Props]] = field(default_factory=dict)
     outputs: Props = field(default_factory=dict)
+    #: What was declared more than once.
+    repeated: list[str] = field(default_factory=list)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, Props]:
         inputs = bare(args.inputs)
-        self.resources.setdefault(args.typ, {})[args.name] = inputs
+        of_type = self.resources.setdefault(args.typ, {})
+        self.repeated += [args.name] * (args.name in of_type)
+        of_type[args.name] = inputs
         made = {"repoDigest": f"sha256:{args.name}", "imageId": f"sha256:{args.name}"}
         if "entropy" in args.inputs:
             made["value"] = secret(args.name)
@@ -117,6 +121,10 @@ def test_each_service_runs_as_often_as_configured(monkeypatch: pytest.MonkeyPatc
     }
     with_gpus = set(declare(monkeypatch, **GPU).containers())
     assert {"gpu-worker-1", "gpu-worker-2", "worker-3"} <= with_gpus
+
+
+def test_nothing_is_declared_twice_which_pulumi_refuses(declared: Declared) -> None:
+    assert declared.repeated == []
 
 
 def test_no_container_runs_without_its_limits(declared: Declared) -> None:
