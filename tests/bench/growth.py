@@ -26,6 +26,7 @@ from tests.bench import engines, servers
 from tests.bench.measure import Figure, Target, compared, in_turn
 from tests.bench.pictures import numbered, portrait
 from tests.bench.pipelines import through
+from tests.bench.report import COSTS
 from tests.bench.servers import Pipeline
 from tests.bench.sizes import Sizes
 from tests.bench.usage import cpu_of, memory_of, overhead, spent
@@ -67,7 +68,7 @@ def objects(sizes: Sizes) -> Iterator[Figure]:
         memory.append(memory_of(found.pids))
     most = f"{sizes.objects[-1]:,}"
     what = f"CPU ms per new object with up to {most} objects in bucket and index, the dearest against the cheapest"
-    more: dict[str, Any] = {"CPU ms per object, at objects": costs, "images/s, at objects": rates}
+    more: dict[str, Any] = {COSTS: costs, "images/s, at objects": rates}
     spread = [max(costs.values()) / min(costs.values())]
     yield Figure(12, "cost-per-object", what, "–", Target(most=1.2), spread, more=more)
     what = f"objects/s compared with the index, {most} of them, nothing to do"
