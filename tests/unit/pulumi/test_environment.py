@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 from lookingglass import environment, preflight
-from lookingglass.go import duration
+from lookingglass.go import duration, short_duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
 from lookingglass.settings import SettingsError, load
 from pulumi.runtime import mocks, set_all_config, set_mocks
@@ -181,6 +181,14 @@ def as_sent(value: Any) -> Any:
 )
 def test_durations_are_written_as_go_writes_them_back(seconds: int, written: str) -> None:
     assert duration(seconds) == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(5, "5s"), (60, "1m"), (90, "1m30s"), (3600, "1h"), (3660, "1h1m"), (7230, "2h0m30s"), (0, "0s")],
+)
+def test_durations_of_a_swarm_are_written_without_zeros_at_their_end(seconds: int, written: str) -> None:
+    assert short_duration(seconds) == written
 
 
 def test_every_image_is_pinned(declared: Declared) -> None:
