@@ -99,8 +99,8 @@ lint: $(VENV)/.dev ## Check style, types and shell scripts
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format --quiet
-bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side (ARGS="--quick", ARGS="events jobs")
+	$(BIN)/python -m tests.bench $(ARGS)
 faults: $(VENV)/.dev ## Break everything under load at full size, print what became of it (ARGS="--objects 200")
 	$(BIN)/python -m tests.faults $(ARGS)
 screenshots: $(VENV)/.dev ## Photograph every page of the console in a real Chromium, into docs/screenshots

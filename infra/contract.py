@@ -66,6 +66,8 @@ EVENTS = (
 DATA_LABEL = "lookingglass.data"
 #: Services whose data is pinned to a node.
 DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry")
+#: What the label of a service says whose data is in one volume.
+FIRST_DATA = "1"
 #: Generic resource of a Swarm node for each of its cards, whose value is the card's UUID.
 CARD_RESOURCE = "GPU"
 

@@ -76,6 +76,8 @@ class Items(Success):
 
 class Count(Success):
     items: int
+    #: Of each value of the member that was asked for, where there are any; the most frequent thousand.
+    by: dict[str, int] | None = None
 
 
 class Found(BaseModel):

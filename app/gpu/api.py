@@ -192,9 +192,18 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
-    @described("How many records there are.", answers=(200, 503), query=SELECTION, answer=answers.Count)
+    @described(
+        "How many records there are, also `by` a member's values.",
+        answers=(200, 400, 503),
+        query={**SELECTION, "by": {"enum": list(SELECTORS)}},
+        answer=answers.Count,
+    )
     def count_items() -> Response:
-        return jsonify(status="success", items=service.count_items(**_selection()))
+        selection, by = _selection(), request.args.get("by")
+        if by is not None and by not in SELECTORS:
+            raise bad_request(f"by must be one of {', '.join(SELECTORS)}.")
+        counted = {"by": service.tally_items(by, **selection)} if by else {}
+        return jsonify(status="success", items=service.count_items(**selection), **counted)
 
     @app.post("/items/lookup")
     @described(

@@ -6,7 +6,6 @@ where it fits. A decoder that dies, hangs or answers nonsense costs the picture 
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, Val
 from app.common.errors import PermanentError, TransientError
 from app.common.wire import EngineCrashedError
 from app.gpu import views
+from app.gpu.ends import end_seen
 from app.gpu.faces import Image
 from app.gpu.jpegs import WRITTEN
 from app.gpu.settings import FaceSettings
@@ -195,27 +195,33 @@ class _Turns:
     """First come, first served, for whatever may be had."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
+        self._lock = threading.Lock()
+        #: One for each who waits, so that of many only the first is woken.
+        self._queue: deque[threading.Condition] = deque()
 
     def take(self, find: Callable[[], T | None]) -> T:
         """Wait until one's turn has come and there is something; `find` is called by one thread at a time."""
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
+        called = threading.Condition(self._lock)
+        with self._lock:
+            self._queue.append(called)
             try:
-                while self._queue[0] is not ticket or (found := find()) is None:
-                    self._changed.wait()
+                while self._queue[0] is not called or (found := find()) is None:
+                    called.wait()
                 return found
             finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+                self._queue.remove(called)
+                self._call()
 
     def give(self, back: Callable[[], None]) -> None:
         """Make something free again."""
-        with self._changed:
+        with self._lock:
             back()
-            self._changed.notify_all()
+            self._call()
+
+    def _call(self) -> None:
+        """Have the first look whether there is something."""
+        if self._queue:
+            self._queue[0].notify()
 
 
 class _Room:
@@ -408,7 +414,7 @@ class _Process:
         except TimeoutError:
             raise
         except OSError as error:
-            raise _DeadError(self._end_seen()) from error
+            raise _DeadError(end_seen(self._popen)) from error
 
     def _hear(self, deadline: float) -> _Message:
         while b"\n" not in self._unread:
@@ -420,7 +426,7 @@ class _Process:
             except ConnectionResetError:
                 heard = b""
             if not heard:
-                raise _DeadError(self._end_seen())
+                raise _DeadError(end_seen(self._popen))
             self._unread += heard
         line, _, self._unread = self._unread.partition(b"\n")
         try:
@@ -428,14 +434,6 @@ class _Process:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise _NonsenseError(f"{first['msg']} at {first['loc']}") from error
-
-    def _end_seen(self) -> str:
-        """How the process ended, which it did or is about to."""
-        try:
-            status = self._popen.wait(1)
-        except subprocess.TimeoutExpired:
-            return "it hung up"
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _fitting(said: _Decoded, slot: Slot, limits: _Limits) -> Decoded:

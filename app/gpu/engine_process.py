@@ -5,7 +5,6 @@ Both ways go plain data (JSON, msgpack), and pixels through slots. See `app.gpu.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import msgpack
 import numpy as np
 
 from app.common.settings import SECRET_WORDS
+from app.gpu.ends import end_seen
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.settings import EngineSettings, FaceSettings
 
@@ -107,7 +107,7 @@ class EngineProcess:
                 more = b""
             if not more:
                 raise EngineUnavailableError(
-                    f"The engine process ended while it loaded its models: {self._end_seen()}."
+                    f"The engine process ended while it loaded its models: {end_seen(self._popen)}."
                 )
             said += more
         answer = json.loads(said)
@@ -152,7 +152,7 @@ class EngineProcess:
                 raise TimeoutError
             answer = msgpack.unpackb(line.recv_bytes())
         except (EOFError, ConnectionError) as error:
-            raise FailedError(f"The engine process ended: {self._end_seen()}") from error
+            raise FailedError(f"The engine process ended: {end_seen(self._popen)}") from error
         if "failed" in answer:
             raise FailedError(f"The engine failed: {answer['failed']}")
         return [[_face(*face) for face in faces] for faces in answer["faces"]]
@@ -172,14 +172,6 @@ class EngineProcess:
         self._channel.close()
         for line in self._lines:
             line.close()
-
-    def _end_seen(self) -> str:
-        """How it ended, which it did or is about to."""
-        try:
-            status = self._popen.wait(1)
-        except subprocess.TimeoutExpired:
-            return "it hung up"
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _face(box: list[float], landmarks: bytes, score: float, embedding: bytes) -> Face:

@@ -165,6 +165,10 @@ class FaceService:
         """How many item records there are with these members."""
         return self._index.records.count(**selection)
 
+    def tally_items(self, member: str, **selection: str | None) -> dict[str, int]:
+        """How many item records there are for each value of a member."""
+        return self._index.records.tally(member, **selection)
+
     def lookup(self, bucket: str, keys: list[str], caller: Mapping[str, Any] | None = None) -> dict[str, Payload]:
         """What the index says of each of these objects that it knows: `etag`, `model_id`, `status`, `current`.
 

@@ -105,12 +105,12 @@ def test_a_node_without_the_labels_is_refused_before_the_first_resource(
     with pytest.raises(auto.CommandError) as refusal:
         stack.up(on_output=nothing)
     for role in PINNED:
-        assert f"{role} keeps data, and no node that is ready has the label lookingglass.{role}=true" in str(
+        assert f"{role} keeps data, and no node that is ready has the label lookingglass.{role}=1" in str(
             refusal.value
         )
     assert swarm.networks.list(filters=OURS) == []
     [node] = swarm.nodes.list()
-    labels = {f"lookingglass.{role}": "true" for role in PINNED}
+    labels = {f"lookingglass.{role}": "1" for role in PINNED}
     node.update({**node.attrs["Spec"], "Labels": labels})
 
 

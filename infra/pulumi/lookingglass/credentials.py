@@ -56,6 +56,7 @@ class Credentials(pulumi.ComponentResource):
     api: Output[str]
     gpu_worker: Output[str]
     console: Output[str]
+    grafana: Output[str]
 
     def __init__(self, settings: Settings, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Credentials", "credentials", None, opts)
@@ -70,12 +71,12 @@ class Credentials(pulumi.ComponentResource):
         self.minio_crawler = self._unless("minio-crawler-password")
         self.minio_console = self._unless("minio-console-password")
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
-        self.minio_console = self._unless("minio-console-password")
         self.qdrant = self._unless("qdrant-api-key", key if settings.qdrant_url else None)
         self.webhook = self._unless("webhook-token")
         self.api = self._unless("api-token")
         self.gpu_worker = self._unless("gpu-worker-token")
         self.console = self._unless("console-token")
+        self.grafana = self._unless("grafana-password", None if settings.monitoring else "")
         self.register_outputs({})
 
     def _unless(self, name: str, given: str | None = None) -> Output[str]:

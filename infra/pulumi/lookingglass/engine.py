@@ -17,11 +17,6 @@ ENGINE_TIMEOUT = 15
 LOOPBACK = "127.0.0.1"
 
 
-def node_label(role: str) -> str:
-    """The label of the node of a Swarm that keeps a service's data; its value is `true`."""
-    return f"lookingglass.{role}"
-
-
 class EngineError(pulumi.RunError):
     """The engine does not answer, or cannot run the stack as configured; the message says what to change."""
 

@@ -7,10 +7,11 @@ from ipaddress import ip_address
 import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
+from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
 from lookingglass.container import LOG_DRIVER, LOG_OPTIONS, OWNED_DIR, WAIT_SECONDS
-from lookingglass.engine import LABEL, node_label
+from lookingglass.engine import LABEL
 from lookingglass.foundation import Foundation
-from lookingglass.go import duration
+from lookingglass.go import short_duration
 from lookingglass.service import Health, Service
 
 #: Bytes of a writable /tmp, in memory.
@@ -18,9 +19,6 @@ TMP_BYTES = 64 * 2**20
 
 #: A mode as the plugin writes it back; the sticky bit it leaves out.
 TMP_MODE = 0o777
-
-#: Kind of the generic resource that a card is, on its node.
-CARD = "GPU"
 
 #: Seconds that new tasks have to stay up before the next are replaced.
 MONITOR_SECONDS = 10
@@ -49,13 +47,13 @@ class SwarmService:
                 parallelism=1,
                 delay="0s",
                 failure_action="pause",
-                monitor=duration(MONITOR_SECONDS),
+                monitor=short_duration(MONITOR_SECONDS),
                 max_failure_ratio="0",
                 order=self._order(),
             ),
             # Without it, `up` would not wait for the roll's end.
             converge_config=docker.ServiceConvergeConfigArgs(
-                delay="2s", timeout=duration((WAIT_SECONDS + service.stop_grace) * service.replicas)
+                delay="2s", timeout=short_duration((WAIT_SECONDS + service.stop_grace) * service.replicas)
             ),
             task_spec=docker.ServiceTaskSpecArgs(
                 container_spec=self._container(),
@@ -92,7 +90,7 @@ class SwarmService:
             init=True,
             cap_drops=["ALL"],
             healthcheck=_healthcheck(service.health),
-            stop_grace_period=duration(service.stop_grace),
+            stop_grace_period=short_duration(service.stop_grace),
         )
 
     def _mounts(self) -> list[docker.ServiceTaskSpecContainerSpecMountArgs]:
@@ -140,7 +138,9 @@ class SwarmService:
 
     def _resources(self) -> docker.ServiceTaskSpecResourcesArgs:
         memory = self._base.settings.memory_of(self._service.role) * 2**20
-        cards = docker.ServiceTaskSpecResourcesReservationGenericResourcesArgs(discrete_resources_specs=[f"{CARD}=1"])
+        cards = docker.ServiceTaskSpecResourcesReservationGenericResourcesArgs(
+            discrete_resources_specs=[f"{CARD_RESOURCE}=1"]
+        )
         return docker.ServiceTaskSpecResourcesArgs(
             limits=docker.ServiceTaskSpecResourcesLimitsArgs(memory_bytes=memory),
             reservation=docker.ServiceTaskSpecResourcesReservationArgs(generic_resources=cards)
@@ -152,7 +152,7 @@ class SwarmService:
         """What keeps data stays where its volume is; of what listens on its node, there is one to a node."""
         service = self._service
         return docker.ServiceTaskSpecPlacementArgs(
-            constraints=[f"node.labels.{node_label(service.role)}==true"] if service.data else [],
+            constraints=[f"node.labels.{data_label(service.role)}=={FIRST_DATA}"] if service.data else [],
             max_replicas=1 if self._ports else 0,
         )
 
@@ -220,7 +220,7 @@ def _healthcheck(health: Health) -> docker.ServiceTaskSpecContainerSpecHealthche
     return docker.ServiceTaskSpecContainerSpecHealthcheckArgs(
         tests=list(health.command),
         retries=health.retries,
-        interval=duration(health.interval),
-        timeout=duration(health.timeout),
-        start_period=duration(health.start_period),
+        interval=short_duration(health.interval),
+        timeout=short_duration(health.timeout),
+        start_period=short_duration(health.start_period),
     )

@@ -9,9 +9,9 @@ import docker.errors
 import requests
 from docker.models.nodes import Node
 
-from lookingglass.engine import LABEL, node_label
+from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
+from lookingglass.engine import LABEL
 from lookingglass.settings import Settings
-from lookingglass.swarm import CARD
 
 #: How a stack goes from one orchestrator to another.
 MOVE = "`pulumi destroy` takes them away and leaves the data, which the next `pulumi up` finds on its node"
@@ -54,11 +54,11 @@ def _ready(node: Node) -> bool:
 
 
 def _labelled(role: str, nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if node.attrs["Spec"].get("Labels", {}).get(node_label(role)) == "true"]
+    return [node for node in nodes if node.attrs["Spec"].get("Labels", {}).get(data_label(role)) == FIRST_DATA]
 
 
 def _pin(role: str, nodes: list[Node], hosts: dict[str, str]) -> Iterator[str]:
-    label, having = f"{node_label(role)}=true", _labelled(role, nodes)
+    label, having = f"{data_label(role)}={FIRST_DATA}", _labelled(role, nodes)
     if not having:
         names = ", ".join(sorted(_name(node) for node in nodes))
         yield (
@@ -78,7 +78,7 @@ def _cards(settings: Settings, nodes: list[Node]) -> Iterator[str]:
         if gpu not in offered:
             yield (
                 f"gpus: no node that is ready offers {gpu}; its engine's configuration has to name it in "
-                f"node-generic-resources, as {CARD}={gpu} (docs/pulumi.md)"
+                f"node-generic-resources, as {CARD_RESOURCE}={gpu} (docs/pulumi.md)"
             )
 
 
@@ -86,7 +86,7 @@ def _cards_of(node: Node) -> Iterator[str]:
     resources: list[dict[str, Any]] = node.attrs["Description"]["Resources"].get("GenericResources") or []
     for resource in resources:
         named = resource.get("NamedResourceSpec", {})
-        if named.get("Kind") == CARD:
+        if named.get("Kind") == CARD_RESOURCE:
             yield str(named["Value"])
 
 
@@ -131,7 +131,7 @@ def _data(settings: Settings, client: docker.DockerClient, stack: str, nodes: li
         if name in kept and len(having) == 1 and having[0].id != here:
             yield (
                 f"{role}: its data is in the volume {name} of this engine's node, and {_name(having[0])} has the "
-                f"label {node_label(role)}=true: give it to this node, or remove the volume"
+                f"label {data_label(role)}={FIRST_DATA}: give it to this node, or remove the volume"
             )
 
 
