@@ -3,6 +3,8 @@
 INDEX_DIR/edge/<collection>/   a shard
 INDEX_DIR/edge/aliases.json    what readers of an alias would see
 INDEX_DIR/edge/lock            held by the one process that has the index open
+
+Qdrant Edge lets no other thread of the process run while it is at work, so no call may be long.
 """
 
 import fcntl
@@ -19,6 +21,7 @@ import qdrant_edge as edge
 
 from app.common.errors import TransientError
 from app.gpu.index.store import CollectionMissingError, IndexAwayError, Mode, Payload, Point, VectorSpace, Where
+from app.gpu.index.vacuum import vacuum
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class EdgeStore:
             ) from error
         self._opening = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
+        vacuum(self._directory)
         try:
             for config in sorted(self._directory.glob("*/edge_config.json")):
                 with self._errors():
@@ -167,6 +171,12 @@ class EdgeStore:
         with self._shard(collection) as shard:
             found = shard.facet(edge.FacetRequest(member, limit=MOST_VALUES, exact=True, filter=_filter(where)))
         return {str(hit.value): hit.count for hit in found.hits}
+
+    def keep(self) -> None:
+        # What was written is in the log; the less of it is in the log alone, the sooner a killed process is back.
+        with self._errors():
+            for shard in list(self._shards.values()):
+                shard.flush()
 
     def close(self) -> None:
         with self._opening:

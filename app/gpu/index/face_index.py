@@ -26,6 +26,9 @@ LOOK_INTERVAL = 0.05
 #: Seconds between two sweeps of what guarded against writers that are gone.
 SWEEP_INTERVAL = 3600.0
 
+#: Seconds between two times that the store is given for itself.
+KEEP_INTERVAL = 60.0
+
 
 class FaceIndex:
     """Claims, changes and reads items, under one model; safe to use from many threads.
@@ -50,7 +53,7 @@ class FaceIndex:
         self._presence = Presence(self._store, info.model_id, now)
         self._mending = threading.Lock()
         self._now, self._pause = now, pause
-        self._announced = self._swept = float("-inf")
+        self._announced = self._swept = self._kept = float("-inf")
         self.collection = collection_of(info.model_id)
         self.where = store.where
         self.records = Records(self._store, info.model_id)
@@ -61,7 +64,7 @@ class FaceIndex:
         self.keep()
 
     def keep(self) -> None:
-        """What is due from time to time: a sign of life, and a sweep."""
+        """What is due from time to time: a sign of life, a sweep, and what the store does for itself."""
         now = time.monotonic()
         if now - self._announced >= INTERVAL:
             self._presence.announce()
@@ -69,6 +72,9 @@ class FaceIndex:
         if now - self._swept >= SWEEP_INTERVAL:
             self._changes.sweep()
             self._swept = now
+        if now - self._kept >= KEEP_INTERVAL:
+            self._store.keep()
+            self._kept = now
 
     def claim(self, bucket: str, key: str, *, etag: str | None = None, looked_at: float | None = None) -> Claim:
         """Claim an item before a change of it is worked on.

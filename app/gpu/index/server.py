@@ -140,6 +140,9 @@ class ServerStore:
             found = self._client.facet(collection, member, facet_filter=_filter(where), limit=MOST_VALUES, exact=True)
         return {str(hit.value): hit.count for hit in found.hits}
 
+    def keep(self) -> None:
+        pass  # a server does so by itself
+
     def close(self) -> None:
         self._client.close()
 

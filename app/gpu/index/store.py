@@ -124,5 +124,8 @@ class Store(Protocol):
     def tally(self, collection: str, member: str, where: Where) -> dict[str, int]:
         """How many points that meet a condition have each value of an indexed member, the most frequent first."""
 
+    def keep(self) -> None:
+        """Do what is due from time to time, so that the index opens fast after a kill."""
+
     def close(self) -> None:
         """Let go of what is open."""

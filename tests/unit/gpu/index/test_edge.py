@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
+import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
 from app.common.errors import TransientError
 from app.gpu.index import FaceIndex, IndexAwayError
 from app.gpu.index.edge import EdgeStore
-from app.gpu.index.store import VectorSpace
+from app.gpu.index.store import Point, VectorSpace, Where
 from tests.unit.gpu.index.conftest import INFO, put
 
 #: Puts items one after another and says which it was told were written.
@@ -104,3 +106,22 @@ def test_a_broken_shard_is_an_outage_that_names_the_directory(tmp_path: Path) ->
     (tmp_path / "edge" / "items" / "edge_config.json").write_text("nonsense")
     with pytest.raises(IndexAwayError, match=str(tmp_path)):
         EdgeStore(tmp_path)
+
+
+def test_what_was_deleted_leaves_the_disk_at_the_next_start(tmp_path: Path) -> None:
+    def occupied() -> int:
+        return sum(path.stat().st_blocks for path in tmp_path.glob("edge/faces_*/segments/**/*"))
+
+    store = EdgeStore(tmp_path)
+    store.create("faces_large", VectorSpace(1024, "euclid"), ())
+    ids = [str(UUID(int=number)) for number in range(3000)]
+    store.upsert("faces_large", [Point(one, np.ones(1024, np.float32), {"kept": one[-1]}) for one in ids])
+    store.delete("faces_large", Where(having={"kept": list("0123456789abcd")}))
+    left = store.count("faces_large", Where())
+    store.keep()
+    store.close()
+    before = occupied()
+    store = EdgeStore(tmp_path)
+    assert occupied() < before / 2
+    assert store.count("faces_large", Where()) == left > 0
+    store.close()
