@@ -72,6 +72,7 @@ class Engines:
             _Keeper(self._start, self.info, slots, self._queue, self._seconds, self._closing, self._check)
             for _ in range(processes)
         ]
+        metrics.UNUSABLE.set_function(lambda: sum(keeper.problem is not None for keeper in self._keepers))
         for keeper in self._keepers:
             keeper.start(first)
             first = None

@@ -27,6 +27,7 @@ BATCH = Histogram(
 )
 ENGINE_SECONDS = Summary("lookingglass_engine_seconds", "Seconds of work of all engine processes, by batch.")
 LINES = Gauge("lookingglass_engine_lines", "Batches that engine processes may work on at once.")
+UNUSABLE = Gauge("lookingglass_engine_processes_unusable", "Engine processes that cannot be used; health says why.")
 INDEXED = Counter("lookingglass_items_indexed_total", "Item records written, by status.", ["status"])
 REJECTED = Counter("lookingglass_rejections_total", "Objects rejected, by reason.", ["reason_code"])
 UPLOAD_TO_INDEX = Histogram(

@@ -9,8 +9,9 @@ import json
 import shutil
 from pathlib import Path
 
-from infra.monitoring.dashboards import SOURCE, dashboards
+from infra.monitoring.dashboards import dashboards
 from infra.monitoring.prometheus import ALERTS, configuration, targets
+from infra.monitoring.provisioning import provisioning
 
 
 def main() -> None:
@@ -30,22 +31,12 @@ def write(directory: Path, outputs: dict[str, str | None], prometheus_url: str) 
     prometheus = directory / "prometheus.yml"
     prometheus.touch(mode=0o600)
     prometheus.chmod(0o600)
-    prometheus.write_text(configuration(targets(outputs), (directory / "alerts.yml").absolute()))
+    prometheus.write_text(configuration(targets(outputs), str((directory / "alerts.yml").absolute())))
     grafana = (directory / "grafana").absolute()
     for name, text in dashboards():
         _put(grafana / "dashboards" / f"{name}.json", text)
-    for name, text in provisioning(prometheus_url, grafana / "dashboards").items():
+    for name, text in provisioning(prometheus_url, str(grafana / "dashboards")).items():
         _put(grafana / "provisioning" / name / "lookingglass.yml", text)
-
-
-def provisioning(prometheus_url: str, dashboards: Path) -> dict[str, str]:
-    """What tells Grafana of its data source and of the directory of its dashboards, as YAML (JSON is some)."""
-    source = {"name": "Prometheus", "uid": SOURCE, "type": "prometheus", "url": prometheus_url, "isDefault": True}
-    provider = {"name": "LookingGlass", "type": "file", "options": {"path": str(dashboards)}}
-    return {
-        "datasources": json.dumps({"apiVersion": 1, "datasources": [source]}, indent=2),
-        "dashboards": json.dumps({"apiVersion": 1, "providers": [provider]}, indent=2),
-    }
 
 
 def _put(path: Path, text: str) -> None:

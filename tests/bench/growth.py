@@ -26,6 +26,7 @@ from tests.bench import engines, servers
 from tests.bench.measure import Figure, Target, compared, in_turn
 from tests.bench.pictures import numbered, portrait
 from tests.bench.pipelines import through
+from tests.bench.report import COSTS
 from tests.bench.servers import Pipeline
 from tests.bench.sizes import Sizes
 from tests.bench.usage import cpu_of, memory_of, overhead, spent
@@ -57,6 +58,7 @@ def objects(sizes: Sizes) -> Iterator[Figure]:
     with servers.scratch() as directory, servers.pipeline(directory, engines.NOTHING) as found:
         stage = Stage(found)
         stage.measure(WARM_UP)
+        stage.compare()
         memory = [memory_of(found.pids)]
         for number in sizes.objects:
             stage.fill(number)
@@ -66,16 +68,17 @@ def objects(sizes: Sizes) -> Iterator[Figure]:
         memory.append(memory_of(found.pids))
     most = f"{sizes.objects[-1]:,}"
     what = f"CPU ms per new object with up to {most} objects in bucket and index, the dearest against the cheapest"
-    more: dict[str, Any] = {"CPU ms per object, at objects": costs, "images/s, at objects": rates}
+    more: dict[str, Any] = {COSTS: costs, "images/s, at objects": rates}
     spread = [max(costs.values()) / min(costs.values())]
     yield Figure(12, "cost-per-object", what, "–", Target(most=1.2), spread, more=more)
     what = f"objects/s compared with the index, {most} of them, nothing to do"
     told = {name: " → ".join(f"{one[name]:.0f}" for one in memory) for name in memory[-1]}
-    more = {"MB at first, with all objects, and after comparing them": told}
+    more = {"MB with few objects compared, with all objects, and after comparing them": told}
     listing = "MinIO's bare listing"
     yield compared(10, "comparison", what, listing, Target(least=0.5), "objects/s", compared_and_listed, more)
-    what, workers = "memory of the workers after comparing them", memory[2]["worker"] / memory[1]["worker"]
-    yield Figure(10, "comparison-memory", what, "before", Target(most=1.05), [workers])
+    workers = [memory[2]["worker"] / memory[0]["worker"]]
+    what, few = f"memory of the workers after comparing {most} objects", f"after comparing {WARM_UP}"
+    yield Figure(10, "comparison-memory", what, few, Target(most=1.05), workers)
 
 
 def images(sizes: Sizes) -> Iterator[Figure]:

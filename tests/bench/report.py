@@ -15,8 +15,11 @@ FIGURES, TEXT, PLOT = (ROOT / DOCS / f"benchmarks.{suffix}" for suffix in ("json
 #: What encloses the table in the text.
 BEGIN, END = "<!-- figures: python -m tests.bench --write -->\n", "<!-- end of figures -->\n"
 
-#: Name of the figure that the plot is of.
-PLOTTED = "cost-per-object"
+#: Name of the figure that the plot is of, and where in it the costs are.
+PLOTTED, COSTS = "cost-per-object", "CPU ms per object, at objects"
+
+#: A figure as the file has it.
+Known = Mapping[str, Any]
 
 
 def line(figure: Figure) -> str:
@@ -34,33 +37,46 @@ def write(figures: Iterable[Figure]) -> None:
     known |= {figure.name: figure.as_dict() for figure in figures}
     ordered = sorted(known.values(), key=lambda one: one["number"])
     FIGURES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-    if PLOTTED in known:
-        costs = known[PLOTTED]["more"]["CPU ms per object, at objects"]
-        PLOT.write_text(curve({int(at): float(cost) for at, cost in costs.items()}))
-    text = TEXT.read_text()
+    TEXT.write_text(document(TEXT.read_text(), ordered))
+    if drawing := plotted(ordered):
+        PLOT.write_text(drawing)
+
+
+def document(text: str, figures: Iterable[Known]) -> str:
+    """The text with these figures in place of those in it."""
     before, _, after = text.partition(BEGIN)
-    TEXT.write_text(before + BEGIN + _table(ordered) + END + after.partition(END)[2])
+    return before + BEGIN + table(figures) + END + after.partition(END)[2]
 
 
-def _table(figures: Iterable[Mapping[str, Any]]) -> str:
+def plotted(figures: Iterable[Known]) -> str | None:
+    """The plot of the cost per object; None if it is not among the figures."""
+    for figure in figures:
+        if figure["name"] == PLOTTED:
+            costs = figure["more"][COSTS]
+            return curve({int(objects): float(cost) for objects, cost in costs.items()})
+    return None
+
+
+def table(figures: Iterable[Known]) -> str:
+    """The figures as Markdown."""
     head = "| | what | beside | ratio (least to most) | target | |\n|---|---|---|---|---|---|\n"
-    return head + "".join(
-        f"| {one['number']} | {one['what']}: {rounded(one['ours'])} {one['unit']} | {one['beside']}: "
-        f"{rounded(one['theirs'])} | {_spread(one)} | {one['target']} | {'holds' if one['holds'] else '**no**'} |\n"
-        if one["ours"] is not None
-        else f"| {one['number']} | {one['what']} | {one['beside']} | {_spread(one)} | {one['target']} "
-        f"| {'holds' if one['holds'] else '**no**'} |\n"
-        for one in figures
-    )
+    return head + "".join(f"| {' | '.join(_row(figure))} |\n" for figure in figures)
 
 
-def _spread(known: Mapping[str, Any]) -> str:
+def _row(known: Known) -> list[str]:
+    ours, theirs = (f": {rounded(side)}" if side is not None else "" for side in (known["ours"], known["theirs"]))
+    what = known["what"] + ours + (f" {known['unit']}" if ours else "")
+    verdict = "–" if known["target"] == "–" else "holds" if known["holds"] else "**does not hold**"
+    return [str(known["number"]), what, known["beside"] + theirs, _spread(known), known["target"], verdict]
+
+
+def _spread(known: Known) -> str:
     if known["rounds"] == 1:
         return f"{known['ratio']}"
     return f"{known['ratio']} ({known['min']} to {known['max']})"
 
 
-def _sides(known: Mapping[str, Any]) -> str:
+def _sides(known: Known) -> str:
     if known["ours"] is None:
         return str(known["beside"])
     return f"{known['ours']} {known['unit']}; {known['beside']}: {known['theirs']}"

@@ -17,7 +17,7 @@ SMALL, LARGE = 128, 640
 MAX_ASPECT = 64
 
 #: Images that go through a model at once, where it can take several: CUDA's arena grows with every new number.
-BATCHES = (1, 4, 16)
+BATCHES = (1, 4, 8, 16)
 
 #: How far what a model finds in an image may differ by what is beside it in its batch.
 TOLERANCE = 1e-3

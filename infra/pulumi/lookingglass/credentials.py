@@ -56,6 +56,7 @@ class Credentials(pulumi.ComponentResource):
     api: Output[str]
     gpu_worker: Output[str]
     console: Output[str]
+    grafana: Output[str]
 
     def __init__(self, settings: Settings, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Credentials", "credentials", None, opts)
@@ -75,6 +76,7 @@ class Credentials(pulumi.ComponentResource):
         self.api = self._unless("api-token")
         self.gpu_worker = self._unless("gpu-worker-token")
         self.console = self._unless("console-token")
+        self.grafana = self._unless("grafana-password", None if settings.monitoring else "")
         self.register_outputs({})
 
     def _unless(self, name: str, given: str | None = None) -> Output[str]:

@@ -46,10 +46,21 @@ def declare() -> None:
     webhook = Webhook(base, *redis)
     console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
+    if chosen.monitoring:
+        _monitor(base, webhook, *faces, *minio)
     Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
     for name, value in _outputs(base).items():
         pulumi.export(name, value)
+
+
+def _monitor(base: Foundation, *after: pulumi.Resource) -> None:
+    # Grafana's SDK is needed by nobody else.
+    from lookingglass.monitoring import Grafana, Prometheus
+
+    if base.images.prometheus is not None and base.images.grafana is not None:
+        prometheus = Prometheus(base, base.images.prometheus, *after)
+        Grafana(base, base.images.grafana, prometheus)
 
 
 def _foundation(chosen: Settings, stack: str, hosts: Mapping[str, str]) -> Foundation:
@@ -99,6 +110,15 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
         "console_token": credentials.console,
         "crawler_access_key": CRAWLER_USER,
         "crawler_secret_key": credentials.minio_crawler,
+        **(_monitoring_outputs(base) if chosen.monitoring else {}),
+    }
+
+
+def _monitoring_outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
+    return {
+        "prometheus_url": f"http://{LOOPBACK}:{base.settings.prometheus_port}",
+        "grafana_url": f"http://{LOOPBACK}:{base.settings.grafana_port}",
+        "grafana_password": base.credentials.grafana,
     }
 
 

@@ -26,6 +26,8 @@ class Images(pulumi.ComponentResource):
     minio: Output[str] | None
     redis: Output[str] | None
     qdrant: Output[str] | None
+    prometheus: Output[str] | None
+    grafana: Output[str] | None
 
     def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Images", "images", None, opts)
@@ -42,6 +44,8 @@ class Images(pulumi.ComponentResource):
         self.minio = self._minio() if settings.builds["minioImage"] else self._of("minio", settings.minio_image)
         self.redis = self._of("redis", settings.redis_image)
         self.qdrant = self._of("qdrant", settings.qdrant_image)
+        self.prometheus = self._of("prometheus", settings.prometheus_image)
+        self.grafana = self._of("grafana", settings.grafana_image)
         self.register_outputs({})
 
     @property

@@ -16,15 +16,17 @@ CONVERSATIONS = {
     "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
     "operators": ("console", "webhook"),
+    "metrics": ("prometheus", "webhook", "gpu-worker", "minio"),
+    "charts": ("prometheus", "grafana"),
 }
 
 #: The network through which ports are published. Docker publishes none from a network without a way out, so on this
 #: one containers do not see each other. It is also the way to services outside the stack.
 INGRESS = "ingress"
-PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console")
+PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console", "prometheus", "grafana")
 
-#: The service that a conversation is with, where it may stand already, outside the stack.
-WITH = {"jobs": "redis", "storage": "minio", "index": "qdrant"}
+#: The service that a conversation is with, where the stack may have none: it stands already, or was not asked for.
+WITH = {"jobs": "redis", "storage": "minio", "index": "qdrant", "metrics": "prometheus", "charts": "grafana"}
 
 
 class Networks(pulumi.ComponentResource):

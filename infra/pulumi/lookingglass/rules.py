@@ -70,6 +70,8 @@ def _swarm(settings: Settings) -> Iterator[str]:
     console = ip_address(settings.console_address)
     if not console.is_unspecified and not console.is_loopback:
         yield "consoleAddress: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
+    if settings.monitoring:
+        yield "monitoring: one engine's only; beside a Swarm run your own (docs/operations.md says with what)"
     if any(not gpu.startswith("GPU-") for gpu in settings.gpus):
         yield "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0"
 

@@ -25,7 +25,9 @@ from infra.contract import PORTS
 from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
-ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console"]
+ServiceName = Literal[
+    "redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console", "prometheus", "grafana"
+]
 
 #: The queue of everything without a queue of its own.
 QUEUE_NAME = "facial_recognition"
@@ -42,6 +44,8 @@ MEMORY: dict[ServiceName, int] = {
     "worker": 1536,
     "gpu-worker": 8192,
     "console": 1024,
+    "prometheus": 1024,
+    "grafana": 512,
 }
 
 #: In place of an image's name: make one.
@@ -140,6 +144,10 @@ class Settings(BaseModel):
     redis_url: existing.RedisAddress | None = Field(None, repr=False)
     qdrant_url: existing.HTTPAddress | None = None
     qdrant_api_key: SecretStr | None = Field(None, repr=False)
+    #: Whether a Prometheus with alerts and a Grafana with dashboards belong to the stack.
+    monitoring: bool = False
+    prometheus_port: Port = 9090
+    grafana_port: Port = 3000
     #: Whether the data volumes outlive `pulumi destroy`.
     retain_data: bool = True
 
@@ -156,6 +164,8 @@ class Settings(BaseModel):
     qdrant_image: PinnedImage = "qdrant/qdrant:v1.18.3-unprivileged"
     #: MinIO's maintained successor; `build` makes an image of MinIO's last source.
     minio_image: Annotated[str, AfterValidator(_built_or_pinned)] = "pgsty/silo:RELEASE.2026-09-16T00-00-00Z"
+    prometheus_image: PinnedImage = "prom/prometheus:v3.5.0"
+    grafana_image: PinnedImage = "grafana/grafana:12.1.1"
     #: Images to use instead of building them.
     app_image: PinnedImage | None = None
     face_image: PinnedImage | None = None
@@ -241,6 +251,8 @@ class Settings(BaseModel):
             "redis": self.redis_url,
             "minio": self.storage,
             "qdrant": self.qdrant_url or self.index == "embedded",
+            "prometheus": not self.monitoring,
+            "grafana": not self.monitoring,
         }
         return frozenset(role for role in MEMORY if not given.get(role))
 
@@ -278,6 +290,8 @@ class Settings(BaseModel):
             "redisImage": self.redis_image if "redis" in self.runs else None,
             "qdrantImage": self.qdrant_image if "qdrant" in self.runs else None,
             "minioImage": self.minio_image if "minio" in self.runs and not self.builds["minioImage"] else None,
+            "prometheusImage": self.prometheus_image if self.monitoring else None,
+            "grafanaImage": self.grafana_image if self.monitoring else None,
             "appImage": self.app_image,
             "faceImage": self.face_image,
             "baseImage": self.base_image if any(self.builds.values()) else None,

@@ -11,7 +11,7 @@ from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
 from lookingglass.container import LOG_DRIVER, LOG_OPTIONS, OWNED_DIR, WAIT_SECONDS
 from lookingglass.engine import LABEL
 from lookingglass.foundation import Foundation
-from lookingglass.go import duration
+from lookingglass.go import short_duration
 from lookingglass.service import Health, Service
 
 #: Bytes of a writable /tmp, in memory.
@@ -47,13 +47,13 @@ class SwarmService:
                 parallelism=1,
                 delay="0s",
                 failure_action="pause",
-                monitor=duration(MONITOR_SECONDS),
+                monitor=short_duration(MONITOR_SECONDS),
                 max_failure_ratio="0",
                 order=self._order(),
             ),
             # Without it, `up` would not wait for the roll's end.
             converge_config=docker.ServiceConvergeConfigArgs(
-                delay="2s", timeout=duration((WAIT_SECONDS + service.stop_grace) * service.replicas)
+                delay="2s", timeout=short_duration((WAIT_SECONDS + service.stop_grace) * service.replicas)
             ),
             task_spec=docker.ServiceTaskSpecArgs(
                 container_spec=self._container(),
@@ -90,7 +90,7 @@ class SwarmService:
             init=True,
             cap_drops=["ALL"],
             healthcheck=_healthcheck(service.health),
-            stop_grace_period=duration(service.stop_grace),
+            stop_grace_period=short_duration(service.stop_grace),
         )
 
     def _mounts(self) -> list[docker.ServiceTaskSpecContainerSpecMountArgs]:
@@ -220,7 +220,7 @@ def _healthcheck(health: Health) -> docker.ServiceTaskSpecContainerSpecHealthche
     return docker.ServiceTaskSpecContainerSpecHealthcheckArgs(
         tests=list(health.command),
         retries=health.retries,
-        interval=duration(health.interval),
-        timeout=duration(health.timeout),
-        start_period=duration(health.start_period),
+        interval=short_duration(health.interval),
+        timeout=short_duration(health.timeout),
+        start_period=short_duration(health.start_period),
     )

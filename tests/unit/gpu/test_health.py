@@ -61,6 +61,7 @@ def test_a_replaced_model_is_told_and_used_for_nothing(client: FlaskClient, tmp_
     assert (status, said["processes"], said["processes_ready"]) == (200, 2, 1)
     problem = f"Restart the face service: model {model} was replaced by stand_in-"
     assert said["problem"].startswith(f"1 of 2 engine processes: {problem}")
+    assert "lookingglass_engine_processes_unusable 1.0" in client.get("/metrics").text
 
     for process in processes("infer"):
         process.kill()

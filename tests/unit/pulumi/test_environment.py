@@ -1,14 +1,18 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 from lookingglass import environment, preflight
-from lookingglass.go import duration
+from lookingglass.go import duration, short_duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
+from lookingglass.settings import SettingsError, load
 from pulumi.runtime import mocks, set_all_config, set_mocks
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
@@ -179,6 +183,14 @@ def test_durations_are_written_as_go_writes_them_back(seconds: int, written: str
     assert duration(seconds) == written
 
 
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(5, "5s"), (60, "1m"), (90, "1m30s"), (3600, "1h"), (3660, "1h1m"), (7230, "2h0m30s"), (0, "0s")],
+)
+def test_durations_of_a_swarm_are_written_without_zeros_at_their_end(seconds: int, written: str) -> None:
+    assert short_duration(seconds) == written
+
+
 def test_every_image_is_pinned(declared: Declared) -> None:
     for name, props in declared.resources[CONTAINER].items():
         assert props["image"].startswith("sha256:"), name
@@ -244,7 +256,8 @@ def test_a_changed_secret_replaces_the_containers_that_read_it(declared: Declare
 
 def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     networks = declared.resources["docker:index/network:Network"]
-    assert all(networks[name]["internal"] for name in CONVERSATIONS)
+    assert networks.keys() == {*CONVERSATIONS, INGRESS} - {"metrics", "charts"}
+    assert all(network.get("internal") for name, network in networks.items() if name != INGRESS)
     assert networks[INGRESS]["options"] == {"com.docker.network.bridge.enable_icc": "false"}
     on = {
         name: {network["name"].rpartition("-")[2] for network in props["networksAdvanced"]}
@@ -392,3 +405,47 @@ def test_a_socket_of_redis_is_mounted_and_needs_no_way_out(monkeypatch: pytest.M
         mounts = {volume.get("hostPath"): volume["containerPath"] for volume in containers[name]["volumes"]}
         assert mounts["/run/redis"] == "/run/redis"
     assert not any(network["name"].endswith(INGRESS) for network in containers["worker-1"]["networksAdvanced"])
+
+
+def test_monitoring_adds_both_hardened_as_the_others_and_tells_them_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    declared = declare(monkeypatch, monitoring=True)
+    assert {"prometheus", "grafana"} <= declared.containers().keys()
+    test_no_container_runs_without_its_limits(declared)
+    test_nothing_is_declared_twice_which_pulumi_refuses(declared)
+    test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared)
+    test_no_secret_is_anywhere_but_in_an_uploaded_file(declared)
+    for name in ("prometheus", "grafana"):
+        props = declared.containers()[name]
+        assert {port["ip"] for port in props["ports"]} == {"127.0.0.1"}
+        assert props["healthcheck"]["tests"][1] == "wget"
+    files = {
+        upload["file"]: upload["content"]
+        for name in ("prometheus", "grafana")
+        for upload in declared.uploaders()[f"{name}-secrets"]["uploads"]
+    }
+    scraped = {job["job_name"]: job for job in json.loads(files["/run/secrets/prometheus.yml"])["scrape_configs"]}
+    assert scraped["lookingglass-webhook"]["authorization"] == {"credentials": secret("api-token")}
+    assert scraped["lookingglass-face-service"]["dns_sd_configs"][0]["names"] == ["gpu-worker"]
+    assert scraped["minio"]["static_configs"] == [{"targets": ["minio:9000"]}]
+    assert json.loads(files["/run/secrets/dashboards/pipeline.json"])["panels"]
+    assert "prometheus:9090" in files["/run/secrets/provisioning/datasources/lookingglass.yml"]
+    assert declared.outputs["grafana_password"] == secret("grafana-password")
+    if promtool := shutil.which("promtool"):
+        for name in ("prometheus.yml", "alerts.yml"):
+            (tmp_path / name).write_text(files[f"/run/secrets/{name}"].replace("/run/secrets/", f"{tmp_path}/"))
+        command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_it_there_is_nothing_of_monitoring(declared: Declared) -> None:
+    assert not {"prometheus", "grafana"} & declared.containers().keys()
+    assert not {"metrics", "charts"} & declared.resources["docker:index/network:Network"].keys()
+    assert "grafana_password" not in declared.outputs
+
+
+def test_a_swarm_has_no_monitoring_of_ours() -> None:
+    with pytest.raises(SettingsError, match="monitoring: one engine's only"):
+        load({"orchestrator": "swarm", "publicAddress": "0.0.0.0", "monitoring": "true"})
