@@ -42,6 +42,7 @@ class Browser:
         self.go("/sign-in")
         self.one("#token").send_keys(token)
         self.press("Sign in")
+        self.one("header nav")
 
     def one(self, selector: str) -> WebElement:
         """The element, once it is there."""
