@@ -58,7 +58,7 @@ cluster: $(VENV)/.ansible ## Make the hosts of INVENTORY=… one Docker Swarm, o
 # The same state as `pulumi` itself: .pulumi-state, unless PULUMI_BACKEND_URL names another place.
 STACK ?= dev
 PULUMI := REPORT="$(REPORT)" scripts/pulumi.sh $(STACK)
-.PHONY: preview up outputs rotate down
+.PHONY: preview up outputs rotate down ps logs restart scale
 preview: $(VENV)/.pulumi ## Show what `make up` would change (STACK=gpu for another stack)
 	@$(PULUMI) preview
 up: $(VENV)/.pulumi ## Stand the environment up, or change it (REPORT=gpu1.json for a host that `make hosts` prepared)
@@ -70,7 +70,20 @@ rotate: $(VENV)/.pulumi ## Make a credential anew, and restart what reads it (CR
 down: $(VENV)/.pulumi ## Remove the environment, all but its data
 	@$(PULUMI) destroy $(ARGS)
 
-.PHONY: test test-unit lint format bench faults mend-events
+ps: ## List the environment's containers
+	@scripts/containers.sh $(STACK) ps
+logs: ## Follow the logs of SERVICE=worker, of worker-2, or of all (FOLLOW= shows the end of them and no more)
+	@scripts/containers.sh $(STACK) logs $(SERVICE) --tail $(TAIL) $(if $(FOLLOW),--follow)
+restart: ## Restart the containers of SERVICE=worker, of worker-2, or all
+	@scripts/containers.sh $(STACK) restart $(SERVICE)
+scale: $(VENV)/.pulumi ## Run so many workers: WORKERS=4
+	@scripts/pulumi.sh $(STACK) config set lookingglass:workers $(or $(WORKERS),$(error say how many: make scale WORKERS=4))
+	@$(PULUMI) up $(ARGS)
+SERVICE ?=
+TAIL ?= 100
+FOLLOW ?= 1
+
+.PHONY: test test-unit lint format bench faults screenshots mend-events
 test: $(VENV)/.dev ## Run every test, on real servers
 	@$(BIN)/python -m infra.local fetch
 	$(BIN)/python -m tests.infra $(BIN)/python -m pytest -n 2
@@ -86,10 +99,12 @@ lint: $(VENV)/.dev ## Check style, types and shell scripts
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format --quiet
-bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev ## Compare speed with the plainest build, side by side (ARGS="--quick", ARGS="events jobs")
+	$(BIN)/python -m tests.bench $(ARGS)
 faults: $(VENV)/.dev ## Break everything under load at full size, print what became of it (ARGS="--objects 200")
 	$(BIN)/python -m tests.faults $(ARGS)
+screenshots: $(VENV)/.dev ## Photograph every page of the console in a real Chromium, into docs/screenshots
+	SCREENSHOT_DIR=docs/screenshots $(BIN)/python -m pytest -q tests/pipeline/test_browser.py
 mend-events: ## Take damaged event files out of the local MinIO's queue directory
 	@scripts/mend-event-queue.sh $(or $(LOOKINGGLASS_DIR),.lookingglass)/data/events
 

@@ -11,7 +11,15 @@ from minio import Minio
 from minio.notificationconfig import NotificationConfig, QueueConfig
 
 #: The original document's ports.
-PORTS = {"webhook": 5002, "gpu_worker": 5001, "redis": 6379, "minio": 9000, "minio_console": 9001, "qdrant": 6333}
+PORTS = {
+    "webhook": 5002,
+    "gpu_worker": 5001,
+    "console": 5003,
+    "redis": 6379,
+    "minio": 9000,
+    "minio_console": 9001,
+    "qdrant": 6333,
+}
 
 #: MinIO as last published, as source only; every way of standing it up builds this.
 MINIO_MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -24,11 +32,12 @@ OUTPUTS = (
     "redis_url",
     "gpu_worker_url",
     "qdrant_url",
+    "console_url",
     "image_bucket",
     "video_bucket",
 )
 #: Published beside them, as secrets.
-SECRET_OUTPUTS = ("minio_user", "minio_password", "webhook_token")
+SECRET_OUTPUTS = ("minio_user", "minio_password", "webhook_token", "console_token")
 
 #: Path of the webhook that MinIO posts events to.
 WEBHOOK_PATH = "/webhook/minio"
@@ -57,6 +66,8 @@ EVENTS = (
 DATA_LABEL = "lookingglass.data"
 #: Services whose data is pinned to a node.
 DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry")
+#: What the label of a service says whose data is in one volume.
+FIRST_DATA = "1"
 #: Generic resource of a Swarm node for each of its cards, whose value is the card's UUID.
 CARD_RESOURCE = "GPU"
 

@@ -31,8 +31,8 @@ JSON = dict[str, Any]
 T = TypeVar("T")
 
 
-#: What keeps ports for this process: an abstract socket of each one's name, gone with the process.
-_claims: list[socket.socket] = []
+#: What keeps ports for this process: the file number of a socket of each one's name, gone with the process.
+_claims: list[int] = []
 
 
 def free_port() -> int:
@@ -61,7 +61,7 @@ def _claimed(port: int) -> bool:
     except OSError:
         claim.close()
         return False
-    _claims.append(claim)
+    _claims.append(claim.detach())
     return True
 
 

@@ -1,10 +1,11 @@
 """A Qdrant server: a real one where `qdrant` is on PATH, else a stand-in, for no package registry carries one.
 
 The stand-in answers on the server's REST paths out of qdrant-client's local mode: `python -m tests.qdrant_server PORT
-DIRECTORY`. It shows that the client's calls reach a server and what happens when there is none; not a server's speed,
-durability or limits.
+DIRECTORY ADDRESS`. It shows that the client's calls reach a server and what happens when there is none; not a
+server's speed, durability or limits.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -21,15 +22,15 @@ from infra.local import tools
 from infra.local.processes import ChildProcess
 
 
-def process(directory: Path, port: int) -> ChildProcess:
+def process(directory: Path, port: int, host: str = "127.0.0.1") -> ChildProcess:
     """The server, not yet started."""
     directory.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(tools.ROOT)}
-    command = [sys.executable, "-m", "tests.qdrant_server", str(port), str(directory)]
+    command = [sys.executable, "-m", "tests.qdrant_server", str(port), str(directory), host]
     if real := shutil.which("qdrant"):
         command = [real, "--disable-telemetry"]
         environment |= {
-            "QDRANT__SERVICE__HOST": "127.0.0.1",
+            "QDRANT__SERVICE__HOST": host,
             "QDRANT__SERVICE__HTTP_PORT": str(port),
             "QDRANT__STORAGE__STORAGE_PATH": str(directory),
             "QDRANT_INIT_FILE_PATH": str(directory / ".qdrant-initialized"),  # else in the working directory
@@ -60,8 +61,14 @@ def create_app(client: QdrantClient) -> Flask:
         return Response(f'{{"result":{shown},"status":"ok","time":0.0}}', content_type="application/json")
 
     @app.before_request
-    def take() -> None:
+    def take() -> Response | None:
         lock.acquire()
+        name = (request.view_args or {}).get("name")
+        there = not name or client.collection_exists(name)
+        if there or request.endpoint in ("create", "drop"):
+            return None
+        said = {"status": {"error": f"Not found: Collection `{name}` doesn't exist!"}, "time": 0.0}
+        return Response(json.dumps(said), 404, content_type="application/json")
 
     @app.teardown_request
     def release(_error: BaseException | None) -> None:
@@ -75,6 +82,10 @@ def create_app(client: QdrantClient) -> Flask:
     def create(name: str) -> Response:
         wanted = body(models.CreateCollection)
         return answer(client.create_collection(name, vectors_config=wanted.vectors or {}))
+
+    @app.get("/collections/<name>")
+    def describe(name: str) -> Response:
+        return answer(client.get_collection(name))
 
     @app.delete("/collections/<name>")
     def drop(name: str) -> Response:
@@ -94,7 +105,9 @@ def create_app(client: QdrantClient) -> Flask:
 
     @app.put("/collections/<name>/points")
     def upsert(name: str) -> Response:
-        return answer(client.upsert(name, body(models.PointsList).points))
+        wanted = body(models.PointsList)
+        more = {"update_filter": wanted.update_filter, "update_mode": wanted.update_mode}
+        return answer(client.upsert(name, wanted.points, **more))
 
     @app.post("/collections/<name>/points")
     def retrieve(name: str) -> Response:
@@ -115,6 +128,11 @@ def create_app(client: QdrantClient) -> Flask:
     def count(name: str) -> Response:
         return answer(client.count(name, body(models.CountRequest).filter))
 
+    @app.post("/collections/<name>/facet")
+    def tally(name: str) -> Response:
+        wanted = body(models.FacetRequest)
+        return answer(client.facet(name, wanted.key, wanted.filter, wanted.limit or 10, exact=wanted.exact or False))
+
     @app.post("/collections/<name>/points/delete")
     def delete(name: str) -> Response:
         selector: Any = models.FilterSelector | models.PointIdsList
@@ -125,5 +143,5 @@ def create_app(client: QdrantClient) -> Flask:
 
 if __name__ == "__main__":
     create_app(QdrantClient(path=sys.argv[2], force_disable_check_same_thread=True)).run(
-        "127.0.0.1", int(sys.argv[1]), threaded=True
+        sys.argv[3], int(sys.argv[1]), threaded=True
     )

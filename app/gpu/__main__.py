@@ -4,9 +4,9 @@ from app.common import logs
 from app.common.server import serve
 from app.common.settings import load
 from app.gpu.api import MAX_JSON_BYTES, create_app
-from app.gpu.pool import most_requests
 from app.gpu.service import FaceService
 from app.gpu.settings import FaceSettings
+from app.gpu.sizing import most_requests
 
 #: Threads beyond those that pictures can take, so that health and look-ups always find one.
 SPARE_THREADS = 16

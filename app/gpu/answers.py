@@ -21,6 +21,8 @@ class Place(Said):
     box: tuple[float, float, float, float]
     landmarks: list[tuple[float, float]]
     score: float
+    #: The frame of an animation in which it was seen best.
+    frame: int | None = None
 
 
 class EmbeddedFace(Place):
@@ -74,6 +76,8 @@ class Items(Success):
 
 class Count(Success):
     items: int
+    #: Of each value of the member that was asked for, where there are any; the most frequent thousand.
+    by: dict[str, int] | None = None
 
 
 class Found(BaseModel):
@@ -122,7 +126,6 @@ class Health(BaseModel):
 
     status: Literal["healthy"]
     version: str
-    analysis_timeout_s: int
     engine: str
     model_id: str
     device: str
@@ -130,4 +133,7 @@ class Health(BaseModel):
     #: Those that have loaded the service's own model; of the others, `problem` says what is wrong.
     processes_ready: int
     problem: str | None = None
+    decoders: int
+    #: Seconds within which a picture is answered, its wait included.
+    answer_timeout_s: int
     index: dict[str, Any]

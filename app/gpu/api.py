@@ -4,9 +4,10 @@ import hashlib
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import numpy as np
 from flask import Response, jsonify, request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 from werkzeug.routing import BaseConverter
 
 from app.common.errors import NotFoundError, PermanentError
@@ -15,7 +16,8 @@ from app.common.version import VERSION
 from app.common.web import Answer, Service, Token, bad_request, error, whole_body
 from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding, unpack, unpack_embedding
 from app.gpu import answers
-from app.gpu.index import FACES_PREFIX, PAGE, Claim
+from app.gpu.index import FACES_PREFIX, PAGE, Vector
+from app.gpu.metrics import exposition
 from app.gpu.service import FaceService, payload
 from app.gpu.settings import FaceSettings
 
@@ -26,30 +28,49 @@ SELECTORS = ("bucket", "status", "reason_code", "model_id")
 MAX_JSON_BYTES = 64 * 2**20
 
 
-class Version(BaseModel):
-    """Which version of an object is put, as query parameters of a picture or members of a JSON body."""
+class Look(BaseModel):
+    """A look at the bucket, from which a change of the index follows."""
 
     model_config = ConfigDict(extra="forbid")
 
+    #: When it was, in seconds since 1970 of the bucket's own clock.
+    looked_at: FiniteFloat | None = None
+
+
+class Version(Look):
+    """Which version of an object is put, as query parameters of a picture or members of a JSON body."""
+
     etag: str | None = Field(None, max_length=256)
     version_id: str | None = Field(None, max_length=256)
-    size: int | None = Field(None, ge=0)
+    size: int | None = Field(None, ge=0, lt=2**63)
     last_modified: str | None = Field(None, max_length=64)
 
 
-def _numbers(embedding: object) -> object:
-    return unpack_embedding(embedding).tolist() if isinstance(embedding, bytes) else embedding
+def _numbers(embedding: object) -> Vector:
+    """An embedding from its bytes, or from the numbers of a JSON array."""
+    if isinstance(embedding, bytes):
+        return unpack_embedding(embedding)
+    try:
+        numbers = np.asarray(embedding, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError("an embedding is an array of numbers") from error
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise ValueError("an embedding is an array of finite numbers")
+    return numbers
+
+
+NUMBERS = {"type": "array", "items": {"type": "number"}}
 
 
 class KnownFace(BaseModel):
     """A face the caller has already: one track of a video."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     landmarks: list[tuple[FiniteFloat, FiniteFloat]] = []
     score: FiniteFloat
-    embedding: Annotated[list[FiniteFloat], BeforeValidator(_numbers)]
+    embedding: Annotated[Vector, BeforeValidator(_numbers), WithJsonSchema(NUMBERS)]
     stream: int | None = None
     first_seen_s: FiniteFloat | None = None
     last_seen_s: FiniteFloat | None = None
@@ -121,14 +142,13 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(
             status="healthy",
             version=VERSION,
-            analysis_timeout_s=settings.analysis_timeout,
             **service.health(),
         )
 
     @app.get("/metrics")
     @described("Metrics for Prometheus.", media_type="text/plain")
     def metrics() -> Response:
-        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(service.models), content_type=CONTENT_TYPE_LATEST)
 
     @app.post("/faces")
     @described(
@@ -150,6 +170,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
                 for face in analysis.faces
             ],
             "timings_ms": {"decode": round(analysis.decode_ms, 1), "analyse": round(analysis.analyse_ms, 1)},
+            "note": " ".join(analysis.notes) or None,
         }
         return Response(pack(answer), content_type=MSGPACK) if packed else jsonify(answer)
 
@@ -171,9 +192,18 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
-    @described("How many records there are.", answers=(200, 503), query=SELECTION, answer=answers.Count)
+    @described(
+        "How many records there are, also `by` a member's values.",
+        answers=(200, 400, 503),
+        query={**SELECTION, "by": {"enum": list(SELECTORS)}},
+        answer=answers.Count,
+    )
     def count_items() -> Response:
-        return jsonify(status="success", items=service.count_items(**_selection()))
+        selection, by = _selection(), request.args.get("by")
+        if by is not None and by not in SELECTORS:
+            raise bad_request(f"by must be one of {', '.join(SELECTORS)}.")
+        counted = {"by": service.tally_items(by, **selection)} if by else {}
+        return jsonify(status="success", items=service.count_items(**selection), **counted)
 
     @app.post("/items/lookup")
     @described(
@@ -230,17 +260,16 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         answer=answers.Put,
     )
     def put_item(bucket: str, key: str) -> Response:
-        with service.claim(bucket, key) as claim:
-            if request.mimetype in (JSON, MSGPACK):
-                return jsonify(status="success", item=_put_known(service, bucket, key, claim))
-            version = Version.model_validate(request.args.to_dict())
-            if version.etag and (record := service.current(bucket, key, version.etag)):
-                return jsonify(status="success", item=record, unchanged=True)
-            data = whole_body(settings.max_image_bytes)
-            item = {"bucket": bucket, "key": key, **version.model_dump(exclude_none=True)}
-            item.setdefault("etag", hashlib.md5(data, usedforsecurity=False).hexdigest())  # as S3 does
-            item["size"] = len(data)
-            return jsonify(status="success", item=service.index_image(item, data, claim))
+        if request.mimetype in (JSON, MSGPACK):
+            return jsonify(status="success", item=_put_known(service, bucket, key))
+        version = Version.model_validate(request.args.to_dict())
+        claim = service.claim(bucket, key, etag=version.etag, looked_at=version.looked_at)
+        told = version.model_dump(exclude_none=True)
+        if version.etag and (record := service.unchanged(claim, told)):
+            return jsonify(status="success", item=record, unchanged=True)
+        data = whole_body(settings.max_image_bytes)
+        item = {"etag": hashlib.md5(data, usedforsecurity=False).hexdigest(), **told, "size": len(data)}  # as S3 does
+        return jsonify(status="success", item=service.index_image(item, data, claim))
 
     @app.get("/items/<bucket>/<key:key>")
     @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT}, answer=answers.Item)
@@ -261,9 +290,14 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         )
 
     @app.delete("/items/<bucket>/<key:key>")
-    @described("Remove an object from the index.", answers=(200, 503), answer=answers.Deleted)
+    @described(
+        "Remove an object from the index.",
+        answers=(200, 400, 409, 503),
+        query={"looked_at": TEXT},
+        answer=answers.Deleted,
+    )
     def delete_item(bucket: str, key: str) -> Response:
-        removed = service.delete(bucket, key)
+        removed = service.delete(bucket, key, looked_at=Look.model_validate(request.args.to_dict()).looked_at)
         return jsonify(status="success", deleted_points=removed, points=service.count(bucket, key))
 
     return app
@@ -289,20 +323,24 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dict[str, Any]:
+def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:
     body = whole_body(MAX_JSON_BYTES)
     known = (
         KnownItem.model_validate(unpacked(body))
         if request.mimetype == MSGPACK
-        else (KnownItem.model_validate_json(body))
+        else KnownItem.model_validate_json(body)
     )
-    item = {
-        "bucket": bucket,
-        "key": key,
-        **known.model_dump(exclude={"faces", "model_id"}, exclude_none=True),
-    }
+    item = known.model_dump(exclude={"faces", "model_id"}, exclude_none=True)
+    if not known.reason:
+        _check_model(service, known)
+    claim = service.claim(bucket, key, etag=known.etag, looked_at=known.looked_at)
     if known.reason:
         return service.reject(item, PermanentError(known.reason_code or "rejected", known.reason), claim)
+    faces = [(face.embedding, face.model_dump(exclude={"embedding"}, exclude_none=True)) for face in known.faces]
+    return service.index_faces(item, faces, claim)
+
+
+def _check_model(service: FaceService, known: KnownItem) -> None:
     info = service.info
     if known.faces and known.model_id != info.model_id:
         raise ModelChangedError(
@@ -310,8 +348,3 @@ def _put_known(service: FaceService, bucket: str, key: str, claim: Claim) -> dic
         )
     if any(len(face.embedding) != info.embedding_size for face in known.faces):
         raise bad_request(f"Each embedding needs {info.embedding_size} numbers.")
-    return service.index_faces(
-        item,
-        [(face.embedding, face.model_dump(exclude={"embedding"}, exclude_none=True)) for face in known.faces],
-        claim,
-    )

@@ -1,17 +1,9 @@
 """What a verdict of this service on a picture depends on, by name, so that one that outlives its cause is noticed."""
 
-import PIL
-import pillow_heif
-import simplejpeg
-
+from app.gpu import views
 from app.gpu.engines.base import EngineInfo
+from app.gpu.images import DECODER
 from app.gpu.settings import FaceSettings
-
-#: Changes whenever the same picture would be looked at otherwise.
-VIEWS = 1
-
-#: What decides whether a picture is damaged.
-DECODER = f"pillow {PIL.__version__}, pillow-heif {pillow_heif.__version__}, simplejpeg {simplejpeg.__version__}"
 
 Judging = dict[str, str | int | float]
 
@@ -32,4 +24,4 @@ def judging(settings: FaceSettings, info: EngineInfo) -> Judging:
 
 def indexed_by(info: EngineInfo) -> Judging:
     """What the faces found in a picture depended on, beside its bytes and the model."""
-    return {"MIN_SCORE": info.min_score, "views": VIEWS}
+    return {"MIN_SCORE": info.min_score, "views": views.VERSION}

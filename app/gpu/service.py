@@ -3,18 +3,17 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from app.common.errors import PermanentError, TransientError
-from app.common.wire import ConflictError, EngineCrashedError
+from app.common.wire import EngineCrashedError
 from app.gpu import metrics
 from app.gpu.analysis import Analysis
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
-from app.gpu.index import INDEX_ERRORS, Claim, FaceIndex, Payload, connect
+from app.gpu.index import Claim, FaceIndex, IndexAwayError, Payload, Vector, open_store
 from app.gpu.judging import Judging, indexed_by, judging
 from app.gpu.pool import EnginePool
 from app.gpu.settings import FaceSettings
@@ -58,18 +57,7 @@ class FaceService:
         pool, index = parts.pool, parts.index
         if pool.problem:
             raise NotReadyError(pool.problem)
-        with _index_errors():
-            totals, alias = index.totals(), index.alias_target()
-        return {
-            **pool.info.as_dict(),
-            **pool.state(),
-            "index": {
-                "where": "server" if self._settings.qdrant_url else "embedded",
-                "collection": index.collection,
-                "alias": alias,
-                **totals,
-            },
-        }
+        return {**pool.info.as_dict(), **pool.state(), "index": index.state()}
 
     @property
     def info(self) -> EngineInfo:
@@ -98,9 +86,28 @@ class FaceService:
         metrics.STAGE_SECONDS.labels("analyse").observe(analysis.analyse_ms / 1000)
         return analysis
 
-    def claim(self, bucket: str, key: str) -> AbstractContextManager[Claim]:
-        """Hold a claim on an item while its faces are found, see `FaceIndex.claim`."""
-        return self._ready().index.claim(bucket, key)
+    def claim(self, bucket: str, key: str, *, etag: str | None = None, looked_at: float | None = None) -> Claim:
+        """Claim an item before its faces are found, see `FaceIndex.claim`."""
+        return self._index.claim(bucket, key, etag=etag, looked_at=looked_at)
+
+    def unchanged(self, claim: Claim, version: Payload) -> Payload | None:
+        """The record of exactly this version, if it is of the model in use and its faces are all there.
+
+        What else `version` says of it (`version_id`, `last_modified`) is written down where it is new. None for a
+        verdict of others: whoever sends the picture now, judges otherwise.
+
+        Raises:
+            OvertakenError: the item was changed since it was claimed.
+        """
+        record = self._index.held(claim)
+        if record is None or record["etag"] != version["etag"]:
+            return None
+        by, present = record.get("judged_by") or {}, self._judging()
+        if not by.keys() <= present.keys() or _judged_otherwise(by, present):
+            return None
+        if all(record.get(name) == value for name, value in version.items() if name != "looked_at"):
+            return record
+        return self._index.update(claim, version)
 
     def index_image(self, item: Payload, data: bytes, claim: Claim) -> Payload:
         """Analyse a picture and make the index hold its faces.
@@ -122,17 +129,18 @@ class FaceService:
                 "kind": "image",
                 "width": analysis.width,
                 "height": analysis.height,
+                **({"note": " ".join(analysis.notes)} if analysis.notes else {}),
                 "judged_by": indexed_by(self.info),
                 "timings_ms": {
                     "decode": round(analysis.decode_ms, 1),
                     "analyse": round(analysis.analyse_ms, 1),
                 },
             },
-            [(face.embedding.tolist(), payload(face)) for face in analysis.faces],
+            [(face.embedding, payload(face)) for face in analysis.faces],
             claim,
         )
 
-    def index_faces(self, item: Payload, faces: list[tuple[list[float], Payload]], claim: Claim) -> Payload:
+    def index_faces(self, item: Payload, faces: Sequence[tuple[Vector, Payload]], claim: Claim) -> Payload:
         """Make the index hold exactly these faces for an item."""
         return self._put({**item, "status": "indexed", "reason": None, "reason_code": None}, faces, claim)
 
@@ -145,100 +153,61 @@ class FaceService:
 
     def item(self, bucket: str, key: str) -> tuple[Payload | None, list[Payload]]:
         """An item's record, and the payloads of its faces that are really in the index."""
-        with _index_errors():
-            index = self._ready().index
-            record = index.get(bucket, key)
-            return record, index.faces(record) if record else []
+        records = self._index.records
+        record = records.get(bucket, key)
+        return record, records.faces(record) if record else []
 
     def items(self, **selection: Any) -> tuple[list[Payload], str | None]:
-        """A page of item records, see `FaceIndex.page`."""
-        with _index_errors():
-            return self._ready().index.page(**selection)
+        """A page of item records, see `Records.page`."""
+        return self._index.records.page(**selection)
 
     def count_items(self, **selection: str | None) -> int:
         """How many item records there are with these members."""
-        with _index_errors():
-            return self._ready().index.items(**selection)
+        return self._index.records.count(**selection)
+
+    def tally_items(self, member: str, **selection: str | None) -> dict[str, int]:
+        """How many item records there are for each value of a member."""
+        return self._index.records.tally(member, **selection)
 
     def lookup(self, bucket: str, keys: list[str], caller: Mapping[str, Any] | None = None) -> dict[str, Payload]:
-        """What the index says of each of these objects that it knows, see `FaceIndex.lookup`.
+        """What the index says of each of these objects that it knows: `etag`, `model_id`, `status`, `current`.
 
-        What was judged by another value than this service, or the caller, has for the same name now,
-        is not current.
+        Current is what is whole under the model in use, and was not judged by another value than this service, or
+        the caller, has for the same name now; `judged_otherwise` tells that apart.
         """
         present = {**self._judging(), **(caller or {})}
-        with _index_errors():
-            found = self._ready().index.lookup(bucket, keys)
-        for said in found.values():
-            by = said.pop("judged_by") or {}
-            otherwise = any(name in by and by[name] != value for name, value in present.items())
-            said["judged_otherwise"] = bool(said["current"] and otherwise)
-            said["current"] = said["current"] and not otherwise
-        return found
-
-    def current(self, bucket: str, key: str, etag: str) -> Payload | None:
-        """The record of exactly this version, if it is of the model in use and its faces are all there.
-
-        None for a verdict of others: whoever sends the picture now, judges otherwise.
-        """
-        said = self.lookup(bucket, [key]).get(key)
-        if not (said and said["current"] and said["etag"] == etag):
-            return None
-        record = self.item(bucket, key)[0]
-        by = (record or {}).get("judged_by") or {}
-        return record if by.keys() <= self._judging().keys() else None
+        return {
+            key: {
+                **{name: record[name] for name in ("etag", "model_id", "status")},
+                "current": record["whole"] and not _judged_otherwise(record.get("judged_by") or {}, present),
+                "judged_otherwise": record["whole"] and _judged_otherwise(record.get("judged_by") or {}, present),
+            }
+            for key, record in self._index.records.lookup(bucket, keys).items()
+        }
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
-        """Objects whose faces are in the index without a record, see `FaceIndex.strays`."""
-        with _index_errors():
-            return self._ready().index.strays(after)
+        """Objects whose faces are in the index without a record, see `Records.strays`."""
+        return self._index.records.strays(after)
 
     def models(self) -> list[Payload]:
         """The models that the index holds faces of."""
-        with _index_errors():
-            return self._ready().index.held_models()
+        return self._index.models()
 
     def switch_readers(self) -> None:
-        """Point the alias at the model in use, once every item is of it.
-
-        Raises:
-            ConflictError: some are not yet.
-        """
-        with _index_errors():
-            index = self._ready().index
-            if index.alias_target() == index.collection:
-                return
-            if behind := index.behind():
-                raise ConflictError(f"{behind} items are still of another model: reconcile first.")
-            index.switch_readers()
-        log.info("Readers of the alias now see %s", index.collection)
+        """Point the alias at the model in use, see `FaceIndex.switch_readers`."""
+        self._index.switch_readers()
 
     def drop_model(self, model_id: str) -> None:
-        """Drop all faces of a model.
-
-        Raises:
-            ConflictError: it is in use, or readers see it.
-            KeyError: the index holds no faces of it.
-        """
-        with _index_errors():
-            index = self._ready().index
-            model = next((held for held in index.held_models() if held["model_id"] == model_id), None)
-            if model is None:
-                raise KeyError(model_id)
-            if model["in_use"] or model["read"]:
-                raise ConflictError(f"The model {model_id} is in use, or what readers see.")
-            index.drop_model(model_id)
-        log.info("Dropped the faces of %s", model_id)
+        """Drop all faces of a model, see `FaceIndex.drop_model`."""
+        self._index.drop_model(model_id)
 
     def count(self, bucket: str, key: str) -> int:
         """Points in the index that belong to an item, under every model."""
-        with _index_errors():
-            return self._ready().index.count(bucket, key)
+        return self._index.records.points(bucket, key)
 
-    def delete(self, bucket: str, key: str) -> int:
-        """Remove an item and its faces; return how many points there were."""
-        with _index_errors():
-            removed = self._ready().index.delete(bucket, key)
+    def delete(self, bucket: str, key: str, *, looked_at: float | None = None) -> int:
+        """Remove an item and its faces, see `FaceIndex.delete`; return how many points there were."""
+        removed = self._index.delete(bucket, key, looked_at=looked_at)
         metrics.DELETED.inc()
         return removed
 
@@ -249,14 +218,18 @@ class FaceService:
         if self._parts:
             self._parts.index.close()
 
-    def _put(self, item: Payload, faces: list[tuple[list[float], Payload]], claim: Claim) -> Payload:
+    def _put(self, item: Payload, faces: Sequence[tuple[Vector, Payload]], claim: Claim) -> Payload:
         started = time.perf_counter()
         stamped = {**item, "indexed_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        with _index_errors():
-            record = self._ready().index.put(stamped, faces, claim)
+        looked_at = stamped.pop("looked_at", None)
+        record = self._index.put(stamped, faces, claim, looked_at=looked_at)
         metrics.STAGE_SECONDS.labels("index").observe(time.perf_counter() - started)
-        metrics.INDEXED.labels(record["status"]).inc()
+        metrics.indexed(record)
         return record
+
+    @property
+    def _index(self) -> FaceIndex:
+        return self._ready().index
 
     def _judging(self) -> Judging:
         return judging(self._settings, self.info)
@@ -272,31 +245,40 @@ class FaceService:
             try:
                 pool = pool or EnginePool(self._settings)
                 self._parts = Parts(pool, self._open_index(pool.info))
-            except (EngineUnavailableError, TransientError, *INDEX_ERRORS) as error:
+            except (EngineUnavailableError, TransientError) as error:
                 self._problem = str(error)
             except Exception as error:
                 log.exception("The face service could not start")
                 self._problem = f"{type(error).__name__}: {error}"
             else:
-                metrics.ENGINE.labels(pool.info.engine, pool.info.model_id, pool.info.device).set(1)
-                log.info("Ready", extra={**pool.info.as_dict(), "processes": pool.processes})
+                metrics.ready(pool.info, pool.sizes.processes)
+                log.info("Ready", extra={**pool.info.as_dict(), **asdict(pool.sizes)})
                 break
             log.warning("Not ready: %s", self._problem)
             self._closing.wait(RETRY_SECONDS)
         while pool and not self._closing.wait(RETRY_SECONDS):
-            pool.mend()
+            self._keep_index()
         if pool:
             pool.close()
 
+    def _keep_index(self) -> None:
+        try:
+            self._index.keep()
+        except IndexAwayError as error:
+            log.warning("%s", error)
+
     def _open_index(self, info: EngineInfo) -> FaceIndex:
-        client = connect(self._settings)
-        index = FaceIndex(client, info, embedded=self._settings.qdrant_url is None)
+        index = FaceIndex(open_store(self._settings), info)
         try:
             index.prepare()
         except BaseException:
-            client.close()
+            index.close()
             raise
         return index
+
+
+def _judged_otherwise(by: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
+    return any(name in by and by[name] != value for name, value in present.items())
 
 
 def payload(face: Face) -> Payload:
@@ -305,12 +287,5 @@ def payload(face: Face) -> Payload:
         "box": [round(edge, 1) for edge in face.box],
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "score": round(face.score, 4),
+        **({} if face.frame is None else {"frame": face.frame}),
     }
-
-
-@contextmanager
-def _index_errors() -> Iterator[None]:
-    try:
-        yield
-    except INDEX_ERRORS as error:
-        raise TransientError(f"The index does not answer: {error}") from error

@@ -1,6 +1,5 @@
 """Settings of the face service."""
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,13 +8,8 @@ from pydantic import Field, SecretStr, model_validator
 from app.common.settings import ServiceSettings, require_token_beyond_loopback
 
 
-class FaceSettings(ServiceSettings):
-    """The face service's environment."""
-
-    gpu_worker_host: str = "127.0.0.1"
-    gpu_worker_port: int = Field(5001, ge=1, le=65535)
-    #: Asked of every caller when set; required to listen beyond loopback.
-    gpu_worker_token: SecretStr | None = None
+class EngineSettings(ServiceSettings):
+    """What an engine process is told; nothing secret."""
 
     engine: Literal["dlib", "insightface"] = "dlib"
     #: `cuda` refuses to be ready without a GPU, `auto` takes one if it is there and says so in `/health`.
@@ -29,8 +23,23 @@ class FaceSettings(ServiceSettings):
     insightface_license: Literal["", "non-commercial"] = ""
     #: Least detector score of a face that is kept; the engine's own default where unset.
     min_score: float | None = None
-    #: Engine processes; one per core on a CPU, two per GPU (one decodes while the other infers).
-    engine_processes: int = Field(0, ge=0, le=256)
+    #: Calls that an engine process has under way at once, and most images in one; the engine's own choice if unset.
+    engine_threads: int | None = Field(None, ge=1, le=16)
+    engine_batch: int | None = Field(None, ge=1, le=64)
+
+
+class FaceSettings(EngineSettings):
+    """The face service's environment."""
+
+    gpu_worker_host: str = "127.0.0.1"
+    gpu_worker_port: int = Field(5001, ge=1, le=65535)
+    #: Asked of every caller when set; required to listen beyond loopback.
+    gpu_worker_token: SecretStr | None = None
+
+    #: Engine processes; unset, one per core on a CPU, one on a GPU.
+    engine_processes: int | None = Field(None, ge=1, le=256)
+    #: Decoder processes; unset, one per core beside a CPU's engines, and per core but one beside a GPU.
+    decoders: int | None = Field(None, ge=1, le=256)
     #: Seconds one image may take before its process is ended.
     analysis_timeout: int = Field(60, ge=1)
 
@@ -56,9 +65,3 @@ class FaceSettings(ServiceSettings):
             token_name="GPU_WORKER_TOKEN",  # noqa: S106
         )
         return self
-
-    def processes(self, device: str) -> int:
-        """Engine processes to run for a device as `EngineInfo.device` names it."""
-        if self.engine_processes:
-            return self.engine_processes
-        return 2 if device.startswith("cuda") else os.cpu_count() or 1

@@ -45,6 +45,8 @@ class Taken(Success):
 class Events(Said):
     #: Seconds for which MinIO's durable target sent nothing although there were events.
     held_back_s: int
+    #: When MinIO sent something last, ISO 8601; null before that.
+    last_at: str | None
     problem: str | None = None
 
 

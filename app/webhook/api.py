@@ -117,7 +117,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
     @described("Whether it can take events.", answers=(200, 503), open=True, answer=answers.Health)
     def health() -> Response:
         connection.ping()
-        events: dict[str, Any] = {"held_back_s": jobs.held_back()}
+        events: dict[str, Any] = {"held_back_s": jobs.held_back(), "last_at": jobs.last_event()}
         if events["held_back_s"]:
             events["problem"] = HELD_BACK
         answer = {"redis": "connected", "queues": settings.all_queues(), "events": events}
@@ -187,8 +187,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
     @app.get("/metrics")
     @described("Metrics for Prometheus.", answers=(200, 503), media_type="text/plain")
     def metrics_text() -> Response:
-        text = metrics.exposition(jobs.stats(), jobs.held_back(), jobs.compared())
-        return Response(text, content_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.exposition(jobs.figures()), content_type=CONTENT_TYPE_LATEST)
 
     app.register_error_handler(RedisError, lambda error: _redis_trouble(error, settings))
     app.register_error_handler(MalformedDocumentError, _malformed)

@@ -17,24 +17,29 @@ from rq.job import JobStatus
 from app.common.errors import TransientError
 from app.common.jobs import ROUTE, ObjectJob, options, queue
 from app.common.media import guess_from_name
+from app.webhook import metrics
 from app.webhook.events import REMOVED, Event
 from app.webhook.settings import WebhookSettings
 
 #: Redis key with the time since which MinIO's quick target told of events and its durable one of none.
 HINTS_SINCE = "lookingglass:events:hints_since"
 
+#: Redis key with the time of the last request that MinIO sent.
+LAST_EVENT = "lookingglass:events:last"
+
 #: Most jobs waiting where nobody asks.
 NO_LIMIT = 2**53
 
 #: KEYS: HINTS_SINCE, RQ's set of queues, then for each queue in use its list and its registry of scheduled jobs: in
-#: an outage that holds the jobs that wait to be tried again. ARGV: the time, where the events came from (`hint`,
-#: `durable`, or nothing), how many jobs may wait, how many queues are in use, and for each job its key, its id, its
-#: queue's list, RPUSH or LPUSH, the number of its fields and these. Answers with the number of jobs waiting where no
-#: more may, else with the state of each job, as it was found or is now.
+#: an outage that holds the jobs that wait to be tried again; and LAST_EVENT. ARGV: the time, where the events came
+#: from (`hint`, `durable`, or nothing), how many jobs may wait, how many queues are in use, and for each job its key,
+#: its id, its queue's list, RPUSH or LPUSH, the number of its fields and these. Answers with the number of jobs
+#: waiting where no more may, else with the state of each job, as it was found or is now.
 _ENQUEUE = """
 local function note()
   if ARGV[2] == 'hint' then redis.call('SET', KEYS[1], ARGV[1], 'NX')
   elseif ARGV[2] == 'durable' then redis.call('DEL', KEYS[1]) end
+  if ARGV[2] ~= '' then redis.call('SET', KEYS[#KEYS], ARGV[1]) end
 end
 local waiting, queues = 0, tonumber(ARGV[4])
 for n = 1, queues do
@@ -77,6 +82,7 @@ class Intake:
         self._keys = [HINTS_SINCE, Queue.redis_queues_keys]
         for used in self._queues.values():
             self._keys += [used.key, used.scheduled_job_registry.key]
+        self._keys.append(LAST_EVENT)
 
     def from_event(self, event: Event) -> ObjectJob:
         """The job of an event."""
@@ -142,6 +148,7 @@ class Intake:
         states = self._enqueue(self._keys, arguments)
         if isinstance(states, int):
             raise FullError(f"{limit} jobs or more are waiting (MAX_QUEUED_JOBS); send this again later.")
+        metrics.DUPLICATES.inc(sum(map(bool, states)))
         return [
             _answer(job, state.decode() or JobStatus.QUEUED.value) for job, state in zip(wanted, states, strict=True)
         ]

@@ -2,22 +2,21 @@
 
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from redis import Redis
 from rq import Queue
 from rq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
-from rq.registry import BaseRegistry
 from rq.serializers import JSONSerializer
 
 from app.common.errors import LookingGlassError
+from app.common.inspection import jobs_by_state, oldest_queued_seconds, suspended, workers
 from app.common.jobs import RECONCILE_FIGURES, RETRY_INTERVALS, is_ours, queue
-from app.webhook.intake import HINTS_SINCE
+from app.webhook.intake import HINTS_SINCE, LAST_EVENT
+from app.webhook.metrics import Figures
 from app.webhook.settings import WebhookSettings
 
 #: Redis list of records that could not become jobs, newest first, and how many are kept.
@@ -52,6 +51,26 @@ class Jobs:
         since = self._redis.get(HINTS_SINCE)
         waited = int(time.time()) - int(since) if since else 0
         return waited if waited > HELD_BACK_AFTER else 0
+
+    def last_event(self) -> str | None:
+        """When MinIO sent something last, ISO 8601."""
+        at = self._redis.get(LAST_EVENT)
+        return datetime.fromtimestamp(int(at), UTC).isoformat() if at else None
+
+    def figures(self) -> Figures:
+        """What is worth a metric; costs a few round trips whatever is in Redis."""
+        names = self._settings.all_queues()
+        memory = self._redis.info("memory")
+        return Figures(
+            jobs=self.stats(),
+            oldest=oldest_queued_seconds(self._redis, names),
+            workers=workers(self._redis),
+            paused=suspended(self._redis),
+            held_back=self.held_back(),
+            compared=self.compared(),
+            redis_used=memory["used_memory"],
+            redis_limit=memory["maxmemory"] or memory.get("total_system_memory", 0),
+        )
 
     def compared(self) -> dict[str, float]:
         """Figures of the last comparison of buckets and index; none before the first."""
@@ -123,20 +142,8 @@ class Jobs:
         return requeued
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Counts of each queue's jobs by state, in one round trip; reading them changes nothing.
-
-        States are read in the order a job passes them, so that one under way between two of them is seen.
-        """
-        names = self._settings.all_queues()
-        with self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                target = self._queue(name)
-                pipe.llen(target.key)
-                pipe.llen(target.intermediate_queue_key)
-                for registry in _registries(target):
-                    pipe.zcard(registry.key)
-            counts = iter(pipe.execute())
-        return {name: _counts(counts) for name in names}
+        """Counts of each queue's jobs by state; reading them changes nothing."""
+        return jobs_by_state(self._redis, self._settings.all_queues())
 
     def _fetch(self, job_id: str) -> Job | None:
         try:
@@ -146,28 +153,6 @@ class Jobs:
 
     def _queue(self, name: str) -> Queue:
         return queue(name, self._redis)
-
-
-def _registries(target: Queue) -> list[BaseRegistry]:
-    return [
-        target.started_job_registry,
-        target.failed_job_registry,
-        target.finished_job_registry,
-        target.deferred_job_registry,
-        target.scheduled_job_registry,
-    ]
-
-
-def _counts(counts: Iterator[int]) -> dict[str, int]:
-    queued, taken, started, failed, finished, deferred, scheduled = islice(counts, 7)
-    return {
-        "queued_jobs": queued,
-        "started_jobs": started + taken,  # taken by a worker that has not yet recorded the start
-        "failed_jobs": failed,
-        "finished_jobs": finished,
-        "deferred_jobs": deferred,
-        "scheduled_jobs": scheduled,
-    }
 
 
 def _report(job: Job) -> JSON:

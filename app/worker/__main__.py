@@ -16,7 +16,8 @@ from app.common.jobs import trim_ended
 from app.common.redis import connect, require
 from app.common.settings import load
 from app.worker import jobs, operate, schedule
-from app.worker.reliable import ReliableQueue, ReliableWorker
+from app.worker.pausing import PausableQueue
+from app.worker.reliable import ReliableWorker
 from app.worker.settings import WorkerSettings
 
 #: Seconds without a sign of life after which a worker counts as dead and its job is taken over.
@@ -51,7 +52,7 @@ def work(settings: WorkerSettings) -> None:
         # A name must be free; one of a worker killed a moment ago is not yet.
         name=f"{settings.worker_name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
         connection=connection,
-        queue_class=ReliableQueue,
+        queue_class=PausableQueue,
         serializer=JSONSerializer,
         worker_ttl=WORKER_TTL,
         job_monitoring_interval=HEARTBEAT,

@@ -56,12 +56,13 @@ def converge(context: Context, bucket: str, key: str, *, videos: bool = True) ->
     """
 
     def look() -> tuple[ObjectVersion | None, JSON]:
+        looked_at = context.store.time()
         try:
             with context.store.get(bucket, key) as body:
                 if body is None:
-                    return None, _remove(context, bucket, key)
+                    return None, _remove(context, bucket, key, looked_at)
                 if is_placeholder(key, body.version.size):
-                    return body.version, _remove(context, bucket, key) | {"status": "ignored"}
+                    return body.version, _remove(context, bucket, key, looked_at) | {"status": "ignored"}
                 if sniff(body.head) is not Kind.VIDEO:
                     return body.version, _index(context, body.version, lambda: _index_picture(context, body))
                 version = body.version
@@ -88,9 +89,10 @@ def give_up(context: Context, bucket: str, key: str, error: PermanentError) -> J
     """
 
     def look() -> tuple[ObjectVersion | None, JSON]:
+        looked_at = context.store.time()
         version = context.store.now(bucket, key)
         if version is None:
-            return None, _remove(context, bucket, key)
+            return None, _remove(context, bucket, key, looked_at)
         return version, give_verdict(context, version, error)
 
     return _until_it_rests(context, bucket, key, look)
@@ -146,8 +148,8 @@ def _until_it_rests(
     raise TransientError(f"{bucket}/{key} changed {MAX_ROUNDS} times while it was processed.")
 
 
-def _remove(context: Context, bucket: str, key: str) -> JSON:
-    return {"status": "deleted", "deleted_points": context.faces.delete(bucket, key)}
+def _remove(context: Context, bucket: str, key: str, looked_at: float) -> JSON:
+    return {"status": "deleted", "deleted_points": context.faces.delete(bucket, key, looked_at)}
 
 
 def _index(context: Context, version: ObjectVersion, work: Callable[[], JSON]) -> JSON:

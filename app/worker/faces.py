@@ -43,10 +43,10 @@ __all__ = [
 #: Seconds to connect, and to send a picture: urllib3 sends it under the limit for connecting, and a picture is read
 #: only when it is its turn.
 CONNECT_S, SEND_S = 5, 45
-#: Seconds to answer, at least, and beyond the time that an analysis may take: it waits for its turn first.
-ANSWER_S, TURN_S = 150, 60
+#: Seconds to answer, at least, and beyond the longest that the face service says it takes.
+ANSWER_S, SLACK_S = 150, 15
 
-#: Seconds between two looks at how long an analysis may take.
+#: Seconds between two looks at how long that is.
 LOOK_INTERVAL = 60
 
 #: Seconds for which a picture is offered again in place where no face service has room for it; and the longest that
@@ -97,20 +97,20 @@ class FaceClient:
         self._model_id: str | None = None
         token = settings.gpu_worker_token
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        #: Seconds that the face service gives an analysis; 0 until it was asked.
-        self.analysis_s = 0.0
+        #: The longest that the face service says it takes for a picture, in seconds; 0 until it was asked.
+        self.longest_s = 0.0
         self._looked = 0.0
 
     def answer_s(self) -> float:
-        """Seconds within which a picture is answered, as the face service's own limit on an analysis has it."""
+        """Seconds within which a picture is answered, as the face service's own limits have it."""
         if time.monotonic() - self._looked > LOOK_INTERVAL or not self._looked:
             self._looked = time.monotonic()
             try:
                 health = self._ask_any("GET", "/health", answer_s=CONNECT_S)[1]
-                self.analysis_s = float(health.get("analysis_timeout_s", self.analysis_s))
+                self.longest_s = float(health.get("answer_timeout_s", self.longest_s))
             except LookingGlassError:
                 pass  # the call that this is for says so
-        return max(ANSWER_S, self.analysis_s + TURN_S)
+        return max(ANSWER_S, self.longest_s + SLACK_S)
 
     def model(self) -> Model:
         """What the face service runs now."""
@@ -137,6 +137,7 @@ class FaceClient:
                 "size": version.size,
                 "last_modified": version.last_modified,
                 **({"version_id": version.version_id} if version.version_id else {}),
+                **_look(version.looked_at),
             }
         )
         return self._call("PUT", f"{_path(version)}?{query}", data, "application/octet-stream", patience=PATIENCE_S)
@@ -158,9 +159,14 @@ class FaceClient:
             for face in answer["faces"]
         ]
 
-    def delete(self, bucket: str, key: str) -> int:
-        """Remove an object's faces and record; return how many points there were."""
-        return int(self._call("DELETE", _item_path(bucket, key))["deleted_points"])
+    def delete(self, bucket: str, key: str, looked_at: float = 0.0) -> int:
+        """Remove an object's faces and record; return how many points there were.
+
+        Raises:
+            ObjectChangedError: another job saw it in the bucket after `looked_at`, when there was none.
+        """
+        query = urlencode(_look(looked_at))
+        return int(self._call("DELETE", _item_path(bucket, key) + (f"?{query}" if query else ""))["deleted_points"])
 
     def model_id(self) -> str:
         """The model in use, asked for once."""
@@ -215,9 +221,8 @@ class FaceClient:
 
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
         members = {name: getattr(version, name) for name in ("etag", "size", "version_id", "last_modified")}
-        item: JSON = self._call("PUT", _path(version), pack({**members, **known}), MSGPACK, patience=PATIENCE_S)[
-            "item"
-        ]
+        body = pack({**members, **_look(version.looked_at), **known})
+        item: JSON = self._call("PUT", _path(version), body, MSGPACK, patience=PATIENCE_S)["item"]
         return item
 
     def _call(
@@ -302,6 +307,10 @@ def _error(status: int, answer: JSON) -> Exception:
 
 def _embedding(told: bytes | list[float]) -> NDArray[np.float32]:
     return unpack_embedding(told) if isinstance(told, bytes) else np.array(told, np.float32)
+
+
+def _look(looked_at: float) -> dict[str, float]:
+    return {"looked_at": looked_at} if looked_at else {}
 
 
 def _host(address: Address) -> str:

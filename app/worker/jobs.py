@@ -16,6 +16,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from app.common.errors import PermanentError, TransientError
+from app.common.inspection import count_finished
 from app.common.jobs import PENDING, RECONCILE, VIDEO, ObjectJob, options, queue
 from app.common.media import Kind, guess_from_name
 from app.worker import schedule
@@ -33,8 +34,8 @@ OUTAGE_INTERVALS = [2, 5, 10, 30, 60, 120, 300]
 #: How often it is tried: for a week.
 OUTAGE_TRIES = 2000
 
-#: Seconds that a job takes at most beside the analysis of its picture: reading it, and waiting for a place.
-ANALYSIS_SLACK = 60
+#: Seconds that a job takes at most beside what the face service takes: reading the picture, waiting for a place.
+JOB_SLACK = 60
 
 JSON = dict[str, Any]
 Outcome = JSON | Retry
@@ -107,14 +108,16 @@ def cleanup_processed_item(bucket: str, object: str) -> Outcome:  # noqa: A002
     return _converge("Cleaning up removed item", bucket, object)
 
 
-def reconcile_buckets(position: list[Any] | None = None, found: int = 0, began: float = 0) -> Outcome:
+def reconcile_buckets(
+    position: list[Any] | None = None, found: int = 0, began: float = 0, dry_run: bool = False
+) -> Outcome:
     """Compare buckets and index from a position on, and enqueue what differs."""
     job = get_current_job()
     if job is None:
         raise RuntimeError("A step of a comparison enqueues the next, so it runs as a job.")
     return _run_or_wait(
         "the comparison of buckets and index",
-        lambda: schedule.step(context(), job, position, found, began),
+        lambda: schedule.step(context(), job, position, found, began, dry_run=dry_run),
     )
 
 
@@ -131,8 +134,8 @@ def forks(job: Job) -> bool:
 
 def least_timeout() -> float:
     """Seconds that a job needs at least, whatever IMAGE_JOB_TIMEOUT says: the face service may take so long."""
-    analysis = context().faces.analysis_s
-    return analysis + ANALYSIS_SLACK if analysis else 0
+    longest = context().faces.longest_s
+    return longest + JOB_SLACK if longest else 0
 
 
 @cache
@@ -158,6 +161,9 @@ def _converge(doing: str, bucket: str, key: str) -> JSON:
         if job is None:
             raise
         outcome = _forward(job, context().settings, found.version)
+    else:
+        if job:
+            count_finished(job.connection)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome
 

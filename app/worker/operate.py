@@ -6,9 +6,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 
 from redis import Redis
 from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from app.common.errors import LookingGlassError
 from app.common.jobs import queue
@@ -19,6 +23,9 @@ from app.worker.store import NoBucketError
 #: Jobs of a comparison that may wait; beyond, it waits for the workers.
 MOST_WAITING = 5000
 
+#: Exit status of a dry run that found differences; 1 is trouble, 2 a wrong command line.
+DIFFERENT = 3
+
 #: What a terminal would obey, and lines that would look like two.
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
@@ -27,8 +34,12 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Describe the commands to a parser."""
     commands = parser.add_subparsers(dest="command", title="commands")
     compare = commands.add_parser("reconcile", help="compare buckets and index, and enqueue what differs")
-    compare.add_argument("--dry-run", action="store_true", help="print the differences and enqueue nothing")
-    compare.add_argument("--wait", action="store_true", help="return when the differences have been worked off")
+    compare.add_argument(
+        "--dry-run", action="store_true", help="print the differences and enqueue nothing; exit 3 if there are any"
+    )
+    compare.add_argument(
+        "--wait", action="store_true", help="return when the differences are worked off; exit 1 if a job failed"
+    )
     for name, text in (
         ("proof", "show what is left of an object, in the bucket and in the index; exit 1 if anything is"),
         ("release", "forget an object's verdict, quarantine included, and try it again"),
@@ -59,7 +70,7 @@ def run(arguments: argparse.Namespace, context: Context, connection: Redis) -> i
 
 
 def _reconcile(arguments: argparse.Namespace, context: Context, connection: Redis) -> int:
-    found, pages = Counter[str](), 0
+    found, pages, began = Counter[str](), 0, now()
     waiting = queue(context.settings.reconcile_queue_name, connection)
     for differences, following in reconcile.pages(context, reconcile.start(context.settings, by_hand=True)):
         pages += 1
@@ -82,7 +93,18 @@ def _reconcile(arguments: argparse.Namespace, context: Context, connection: Redi
     _progress("")
     summary = ", ".join(f"{number} {why}" for why, number in sorted(found.items())) or "none"
     print(f"Differences: {summary}.{' Nothing was enqueued.' * arguments.dry_run}", file=sys.stderr)
+    if arguments.dry_run:
+        return DIFFERENT if found else 0
+    if arguments.wait and (failed := _failed_since(waiting, began)):
+        print(f"{failed} of their jobs failed: GET /jobs/failed of the webhook says why.", file=sys.stderr)
+        return 1
     return 0
+
+
+def _failed_since(waiting: Queue, began: datetime) -> int:
+    ids = waiting.failed_job_registry.get_job_ids(cleanup=False)
+    jobs = Job.fetch_many(ids, connection=waiting.connection, serializer=JSONSerializer)
+    return sum(bool(job and job.ended_at and job.ended_at >= began) for job in jobs)
 
 
 def _progress(text: str) -> None:

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from app.common.jobs import PENDING, ROUTE, JobSettings, ObjectJob, options, queue
 from app.common.media import Kind
 from app.worker.converge import Context, is_placeholder, judging, today
-from app.worker.store import Listed, NoBucketError
+from app.worker.store import Listed, NoBucketError, ObjectChangedError
 
 log = logging.getLogger(__name__)
 
@@ -115,16 +115,26 @@ def switch_readers(context: Context) -> None:
 
 
 def proof(context: Context, bucket: str, key: str) -> dict[str, object]:
-    """What is left of an object: in the bucket, as a record, and as points under every model."""
-    version = context.store.now(bucket, key)
+    """What is left of an object: in the bucket, as a record, and as points under every model.
+
+    What is found gone stays gone until the object is there again, whatever jobs are still under way with it.
+    """
+    looked_at = context.store.time()
+    in_bucket = context.store.now(bucket, key) is not None
     record, points = context.faces.remains(bucket, key)
+    if not (in_bucket or record or points):
+        try:
+            context.faces.delete(bucket, key, looked_at)
+        except ObjectChangedError:
+            in_bucket = True
+        record, points = context.faces.remains(bucket, key)
     return {
         "bucket": bucket,
         "object": key,
-        "in_bucket": version is not None,
+        "in_bucket": in_bucket,
         "record": record,
         "points": points,
-        "gone": version is None and record is None and points == 0,
+        "gone": not in_bucket and record is None and points == 0,
     }
 
 

@@ -1,13 +1,14 @@
 """The bucket: what is there now, and its bytes as they are stored, read-only."""
 
 import io
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import urllib3
 from minio import Minio
@@ -80,6 +81,8 @@ class ObjectVersion:
     version_id: str | None
     #: ISO 8601.
     last_modified: str
+    #: When it was seen, see `Store.time`; 0 where that is not known.
+    looked_at: float = field(default=0.0, compare=False)
 
     def same(self, other: "ObjectVersion | None") -> bool:
         """Whether both are one version of the object."""
@@ -128,16 +131,19 @@ class Store:
     def __init__(self, settings: WorkerSettings) -> None:
         scheme, _, host = settings.minio_endpoint.rpartition("://")
         self._endpoint = settings.minio_endpoint
+        self._http = _Clocked(timeout=TIMEOUT, maxsize=CONNECTIONS, retries=urllib3.Retry(2, backoff_factor=0.2))
         self._client = Minio(
             host.rstrip("/"),
             access_key=settings.minio_user,
             secret_key=settings.minio_password.get_secret_value(),
             secure=scheme == "https",
             region=settings.minio_region,
-            http_client=urllib3.PoolManager(
-                timeout=TIMEOUT, maxsize=CONNECTIONS, retries=urllib3.Retry(2, backoff_factor=0.2)
-            ),
+            http_client=self._http,
         )
+
+    def time(self) -> float:
+        """The present time by the store's clock, in seconds since 1970: what was seen later, was seen later."""
+        return time.time() + self._http.ahead
 
     def stat(self, bucket: str, key: str) -> ObjectVersion | None:
         """The object's current version; None if there is none.
@@ -146,6 +152,7 @@ class Store:
             UnreadableError: it is there, but not for us.
             TransientError: the store does not answer, or does not let us look.
         """
+        looked_at = self.time()
         try:
             with self._errors(bucket, key):
                 found = self._client.stat_object(bucket, key)
@@ -158,6 +165,7 @@ class Store:
             size=found.size or 0,
             version_id=found.version_id,
             last_modified=found.last_modified.isoformat() if found.last_modified else "",
+            looked_at=looked_at,
         )
 
     def now(self, bucket: str, key: str) -> ObjectVersion | None:
@@ -189,6 +197,7 @@ class Store:
             UnreadableError: it is there, but not for us.
             TransientError: the store does not answer, or does not let us look.
         """
+        looked_at = self.time()
         try:
             with self._errors(bucket, key):
                 response = self._client.get_object(bucket, key, request_headers=dict(AS_STORED))
@@ -198,10 +207,8 @@ class Store:
         try:
             with self._errors(bucket, key):
                 head = response.read(HEAD_BYTES, decode_content=False)
-            body = Body(
-                _version(bucket, key, response.headers), response.headers.get("Content-Encoding", ""), response, head
-            )
-            yield body
+            version = _version(bucket, key, response.headers, looked_at)
+            yield Body(version, response.headers.get("Content-Encoding", ""), response, head)
             _finish(response)
         finally:
             response.close()
@@ -292,6 +299,7 @@ class Store:
 
         Where that is refused too, it is no matter of the object, and is raised as what it is.
         """
+        looked_at = self.time()
         with self._errors():
             found = next(iter(self._client.list_objects(bucket, prefix=key, recursive=True)), None)
         if found is None or found.object_name != key:
@@ -303,6 +311,7 @@ class Store:
             size=found.size or 0,
             version_id=None,
             last_modified=found.last_modified.isoformat() if found.last_modified else "",
+            looked_at=looked_at,
         )
         reason = (
             f"The object is there but cannot be read with MINIO_USER's rights ({refusal.code}: {refusal.message}): "
@@ -311,7 +320,7 @@ class Store:
         raise UnreadableError(version, reason) from refusal
 
 
-def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion:
+def _version(bucket: str, key: str, headers: Mapping[str, str], looked_at: float) -> ObjectVersion:
     """The version that a GET answered with."""
     modified = headers.get("Last-Modified")
     return ObjectVersion(
@@ -321,6 +330,7 @@ def _version(bucket: str, key: str, headers: Mapping[str, str]) -> ObjectVersion
         size=int(headers.get("Content-Length", 0)),
         version_id=headers.get("x-amz-version-id"),
         last_modified=parsedate_to_datetime(modified).isoformat() if modified else "",
+        looked_at=looked_at,
     )
 
 
@@ -340,6 +350,26 @@ def _is_impossible(key: str) -> bool:
 
 def _listed(item: Object) -> Listed:
     return Listed(str(item.object_name), (item.etag or "").strip('"'), item.size or 0)
+
+
+class _Clocked(urllib3.PoolManager):
+    """Learns from each answer's Date how far the store's clock is ahead of this host's, where they disagree.
+
+    Looks of all workers are ordered by the one clock of the store, yet its Date has whole seconds only: within them
+    hosts whose clocks are right tell themselves which came first.
+    """
+
+    ahead = 0.0
+
+    def urlopen(self, *arguments: Any, **more: Any) -> urllib3.BaseHTTPResponse:
+        sent = time.time()
+        response = super().urlopen(*arguments, **more)
+        try:
+            date = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+        except ValueError:
+            return response
+        self.ahead = min(max(self.ahead, date - time.time()), date + 1 - sent)
+        return response
 
 
 class _Ranges(io.RawIOBase):

@@ -59,7 +59,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _show(stack: Stack, console: Console) -> None:
     table = Table(title="LookingGlass is running; Ctrl-C stops it", title_justify="left", box=None, show_header=False)
     for name, value in stack.outputs.items():
-        if value and name not in ("minio_password", "webhook_token"):
+        if value and name not in ("minio_password", "webhook_token", "console_token"):
             table.add_row(name, value)
     table.add_row("outputs", str(stack.directory / "outputs.json"))
     table.add_row("logs", str(stack.directory / "logs"))

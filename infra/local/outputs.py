@@ -8,7 +8,7 @@ from infra.local.settings import LocalSettings
 FILE = "outputs.json"
 
 
-def outputs(settings: LocalSettings, webhook_token: str | None) -> dict[str, str | None]:
+def outputs(settings: LocalSettings, webhook_token: str | None, console_token: str | None) -> dict[str, str | None]:
     """The outputs of a local stack."""
     here = "http://127.0.0.1"
     return {
@@ -18,11 +18,13 @@ def outputs(settings: LocalSettings, webhook_token: str | None) -> dict[str, str
         "redis_url": f"redis://127.0.0.1:{settings.redis_port}/0",
         "gpu_worker_url": f"{here}:{settings.gpu_worker_port}",
         "qdrant_url": settings.qdrant_url,
+        "console_url": f"{here}:{settings.console_port}",
         "image_bucket": settings.image_bucket,
         "video_bucket": settings.video_bucket,
         "minio_user": settings.minio_user,
         "minio_password": settings.minio_password,
         "webhook_token": webhook_token,
+        "console_token": console_token,
     }
 
 

@@ -15,9 +15,12 @@ class LocalSettings(ServiceSettings):
     lookingglass_dir: Path = Path(".lookingglass")
     webhook_port: int = Field(PORTS["webhook"], ge=1, le=65535)
     gpu_worker_port: int = Field(PORTS["gpu_worker"], ge=1, le=65535)
+    console_port: int = Field(PORTS["console"], ge=1, le=65535)
     redis_port: int = Field(PORTS["redis"], ge=1, le=65535)
     minio_port: int = Field(PORTS["minio"], ge=1, le=65535)
     minio_console_port: int = Field(PORTS["minio_console"], ge=1, le=65535)
+    #: Port of a Prometheus that watches it, where one is on PATH; none without.
+    prometheus_port: int | None = Field(None, ge=1, le=65535)
     #: Worker processes.
     workers: int = Field(2, ge=1, le=64)
     #: Queues each worker serves.
@@ -30,4 +33,5 @@ class LocalSettings(ServiceSettings):
 
     def ports(self) -> dict[str, int]:
         """The port of each listener, by the variable that sets it."""
-        return {name.upper(): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+        named = {name.upper(): getattr(self, name) for name in type(self).model_fields if name.endswith("_port")}
+        return {variable: port for variable, port in named.items() if port is not None}

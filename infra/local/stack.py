@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from infra.local import tools
 from infra.local.outputs import outputs, write
 from infra.local.processes import ChildProcess
 from infra.local.settings import LocalSettings
+from infra.monitoring import prometheus as monitoring
 
 #: Seconds for a process to become ready; the face service loads models.
 READY_SECONDS = 120
@@ -59,8 +61,8 @@ class Stack:
             stack.enter_context(self._own_directory())
             redis_server, minio = tools.redis_server(), tools.minio()
             self._check_ports()
-            token = self._webhook_token()
-            self.outputs = outputs(self.settings, token)
+            token = self._token("webhook_token")
+            self.outputs = outputs(self.settings, token, self._token("console_token"))
             for process in self._describe(str(redis_server), str(minio), token):
                 self.processes[process.name] = process
                 self._say(f"Starting {process.name} …")
@@ -120,8 +122,23 @@ class Stack:
         )
         for number in range(1, settings.workers + 1):
             yield self._service(f"worker-{number}", "app.worker", WORKER_GRACE, WORKER_NAME=f"worker-{number}")
+        yield self._service("console", "app.console", SERVICE_GRACE, CONSOLE_TOKEN=str(self.outputs["console_token"]))
+        if settings.prometheus_port:
+            yield self._prometheus(settings.prometheus_port)
         # Last to start and first to stop: MinIO keeps the events meanwhile.
         yield self._service("webhook", "app.webhook", SERVICE_GRACE, WEBHOOK_TOKEN=token or "")
+
+    def _prometheus(self, port: int) -> ChildProcess:
+        program = shutil.which("prometheus")
+        if program is None:
+            raise StackError("PROMETHEUS_PORT is set, and no prometheus is on PATH: install Debian's, or unset it.")
+        directory = self.directory / "data" / "prometheus"
+        directory.mkdir(parents=True, exist_ok=True)
+        written = directory / "prometheus.yml"
+        written.touch(mode=0o600)
+        written.write_text(monitoring.configuration(monitoring.targets(self.outputs)))
+        options = [f"--config.file={written}", f"--storage.tsdb.path={directory}"]
+        return self._process("prometheus", [program, *options, f"--web.listen-address={HOST}:{port}"], {})
 
     def _service(self, name: str, module: str, grace: float, **environment: str) -> ChildProcess:
         settings = self.settings
@@ -132,7 +149,9 @@ class Stack:
             "MINIO_PASSWORD": settings.minio_password,
             "GPU_WORKER_URL": str(self.outputs["gpu_worker_url"]),
             "GPU_WORKER_PORT": str(settings.gpu_worker_port),
+            "WEBHOOK_URL": str(self.outputs["webhook_url"]),
             "WEBHOOK_PORT": str(settings.webhook_port),
+            "CONSOLE_PORT": str(settings.console_port),
             "IMAGE_BUCKET": settings.image_bucket,
             "VIDEO_BUCKET": settings.video_bucket,
             "QUEUE_NAMES": settings.queue_names,
@@ -155,8 +174,10 @@ class Stack:
             return lambda: self._answers(f"{out['minio_url']}/minio/health/cluster")
         if name == "gpu-worker":
             return lambda: self._answers(f"{out['gpu_worker_url']}/health")
-        if name == "webhook":
-            return lambda: self._answers(f"{out['webhook_url']}/health")
+        if name == "prometheus":
+            return lambda: self._answers(f"http://{HOST}:{self.settings.prometheus_port}/-/ready")
+        if name in ("webhook", "console"):
+            return lambda: self._answers(f"{out[f'{name}_url']}/health")
         return lambda: self._worker_registered(name)
 
     def _answers(self, url: str) -> bool:
@@ -196,11 +217,11 @@ class Stack:
                         f"Port {port} is taken by another program: end that one, or set {variable} to a free port."
                     ) from error
 
-    def _webhook_token(self) -> str | None:
-        """The token MinIO shows the webhook: the operator's, if given (empty for none), else one of our own."""
-        if (given := os.environ.get("WEBHOOK_TOKEN")) is not None:
+    def _token(self, name: str) -> str | None:
+        """What MinIO shows the webhook, or an operator the console: as given (empty: none), else one of our own."""
+        if (given := os.environ.get(name.upper())) is not None:
             return given or None
-        path = self.directory / "webhook_token"
+        path = self.directory / name
         if not path.exists():
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(32))

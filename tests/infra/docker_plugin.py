@@ -39,6 +39,7 @@ from pulumi.provider.experimental.provider import (
 from pulumi.provider.experimental.server import main
 from pulumi.runtime import rpc
 
+from tests.infra import docker_services
 from tests.infra.docker_schema import Props, nanoseconds, refused, written_back
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,12 +48,15 @@ PROGRAM = ROOT / "infra" / "pulumi"
 #: What resources put out beyond their inputs.
 OUTPUTS = {"imageId", "repoDigest"}
 
+#: Properties of a service that change without another one; of a container none does, of an image each.
+IN_PLACE = {"taskSpec", "mode", "labels", "updateConfig", "convergeConfig", "endpointSpec"}
+
 #: A value that is not known yet, as it goes over the wire; the SDK's own type for it cannot be sent.
 UNKNOWN = PropertyValue(rpc.UNKNOWN)
 
 
 class DockerProvider(Provider):
-    """Networks, volumes, images and containers of one engine."""
+    """Networks, volumes, images and containers of one engine; services and secrets of its Swarm."""
 
     client: docker.DockerClient
 
@@ -73,6 +77,9 @@ class DockerProvider(Provider):
         changed = [name for name in {*old, *new} - OUTPUTS if old.get(name) != new.get(name)]
         changed = [name for name in changed if name not in request.ignore_changes]
         replaces = changed if kind(request.urn) != "Image" else []
+        if kind(request.urn) == "Service":
+            moved = old["taskSpec"].get("networksAdvanceds") != new["taskSpec"].get("networksAdvanceds")
+            replaces = [name for name in changed if name not in IN_PLACE or (name == "taskSpec" and moved)]
         return DiffResponse(changes=bool(changed), replaces=replaces, diffs=changed)
 
     async def create(self, request: CreateRequest) -> CreateResponse:
@@ -86,6 +93,10 @@ class DockerProvider(Provider):
     async def update(self, request: UpdateRequest) -> UpdateResponse:
         if request.preview:
             return UpdateResponse({**request.news, **dict.fromkeys(OUTPUTS, UNKNOWN)})
+        if kind(request.urn) == "Service":
+            news = plains(request.news)
+            await asyncio.to_thread(docker_services.update_service, self.client, request.resource_id, news)
+            return UpdateResponse(dict(request.news))
         _, outputs = await asyncio.to_thread(self._create, kind(request.urn), plains(request.news))
         return UpdateResponse({**request.news, **outputs})
 
@@ -104,6 +115,8 @@ class DockerProvider(Provider):
             "Image": self._build,
             "RemoteImage": self._pull,
             "Container": self._container,
+            "Secret": lambda props: docker_services.create_secret(self.client, props),
+            "Service": lambda props: docker_services.create_service(self.client, props),
         }
         made = str(makers[what](props))
         if what in ("Image", "RemoteImage"):
@@ -117,6 +130,8 @@ class DockerProvider(Provider):
             "Image": lambda _: self.client.images.get(props["repoDigest"]),
             "RemoteImage": self.client.images.get,
             "Container": self.client.containers.get,
+            "Secret": self.client.secrets.get,
+            "Service": self.client.services.get,
         }
         try:
             found = finders[what](resource_id)
@@ -134,6 +149,10 @@ class DockerProvider(Provider):
                 self.client.networks.get(resource_id).remove()
             elif what == "Volume":
                 self.client.volumes.get(resource_id).remove()
+            elif what == "Secret":
+                self.client.api.remove_secret(resource_id)
+            elif what == "Service":
+                docker_services.remove_service(self.client, resource_id)
             elif what == "RemoteImage" and not props.get("keepLocally"):
                 self.client.images.remove(resource_id)
         except docker.errors.NotFound:

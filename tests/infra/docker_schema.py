@@ -55,6 +55,8 @@ def refused(kind: str, inputs: Props) -> Iterator[tuple[str, str]]:
 
 def written_back(kind: str, inputs: Props) -> Props:
     """The properties that come back in another form than they were given in, or were not given at all."""
+    if kind == "Service":
+        return _service_written_back(inputs)
     if kind != "Container":
         return {}
     found: Props = {"networkMode": inputs.get("networkMode", "bridge")}
@@ -66,6 +68,22 @@ def written_back(kind: str, inputs: Props) -> Props:
     if ports := inputs.get("ports"):
         found["ports"] = sorted(ports, key=lambda port: (port["internal"], port.get("external", 0)))
     return found
+
+
+def _service_written_back(inputs: Props) -> Props:
+    """Of a service the durations, which lose what is zero at their end."""
+    container = dict(inputs["taskSpec"]["containerSpec"])
+    if "stopGracePeriod" in container:
+        container["stopGracePeriod"] = short_duration(container["stopGracePeriod"])
+    if health := container.get("healthcheck"):
+        times = {name: short_duration(health[name]) for name in DURATIONS if name in health}
+        container["healthcheck"] = {**health, **times}
+    return {"taskSpec": {**inputs["taskSpec"], "containerSpec": container}}
+
+
+def short_duration(text: str) -> str:
+    """A duration without the units that are zero at its end."""
+    return re.sub(r"(?<=m)0s$|(?<=h)0m0s$", "", go_duration(nanoseconds(text)))
 
 
 def required(kind: str) -> set[str]:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
 import pytest
 import requests
+import trustme
 
 from app.common.errors import LookingGlassError
 from infra.local import tools
@@ -33,7 +35,7 @@ PACKAGES = "python3,ca-certificates"
 
 REDIS = "lookingglass-test/redis:bookworm"
 
-#: The certificates that this machine trusts, which its package registries may need.
+#: The certificates that this machine trusts.
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -116,6 +118,28 @@ def docker_client() -> Iterator["docker.DockerClient"]:
             yield client
     except NoEngineError as error:
         pytest.skip(str(error))
+
+
+def address(client: docker.DockerClient) -> str:
+    """The engine's address, as the stack's configuration wants it."""
+    adapter: Any = client.api.get_adapter(client.api.base_url)
+    return f"unix://{adapter.socket_path}"
+
+
+def authority() -> trustme.CA:
+    """A certificate authority of the tests' own, kept, so that images with it in them are built once."""
+    with tools.once("authority.pem") as (kept, missing):
+        if missing:
+            new = trustme.CA()
+            kept.write_bytes(new.cert_pem.bytes() + new.private_key_pem.bytes())
+    return trustme.CA.from_pem(cert_bytes=(pem := kept.read_bytes()), private_key_bytes=pem)
+
+
+def ca_bundle() -> Path:
+    """The certificates that this machine trusts, which its package registries may need, and our own authority's."""
+    bundle = tools.cache_dir() / "authorities.pem"
+    bundle.write_bytes(CA_BUNDLE.read_bytes() + authority().cert_pem.bytes())
+    return bundle
 
 
 def base_image(client: docker.DockerClient, suite: str = "bookworm") -> str:

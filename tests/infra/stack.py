@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import docker
+from lookingglass.engine import LABEL
 from lookingglass.environment import declare
 from pulumi import automation as auto
 
@@ -59,6 +61,17 @@ def configure(stack: auto.Stack, config: dict[str, Any]) -> None:
     for key, value in config.items():
         text = value if isinstance(value, str) else json.dumps(value)
         stack.set_config(f"lookingglass:{key}", auto.ConfigValue(text))
+
+
+def sweep(client: docker.DockerClient, name: str) -> None:
+    """Remove what carries the stack's label."""
+    ours: dict[str, Any] = {"label": f"{LABEL}={name}"}
+    for container in client.containers.list(all=True, filters=ours):
+        container.remove(force=True)
+    for network in client.networks.list(filters=ours):
+        network.remove()
+    for volume in client.volumes.list(filters=ours):
+        volume.remove()
 
 
 def _executable(path: Path, text: str) -> None:

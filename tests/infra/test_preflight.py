@@ -22,8 +22,8 @@ def possible(docker_client: "docker.DockerClient") -> dict[str, object]:
     image, open_files = engine.base_image(docker_client), min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     ports = {name: free_port() for name in Settings.model_fields if name.endswith("_port")}
     images = dict.fromkeys(("base_image", "redis_image", "qdrant_image"), image)
-    url = docker_client.api.get_adapter(docker_client.api.base_url).socket_path  # type: ignore[attr-defined]
-    return {**images, **ports, "minio_image": "build", "open_files": open_files, "docker_host": f"unix://{url}"}
+    host = engine.address(docker_client)
+    return {**images, **ports, "minio_image": "build", "open_files": open_files, "docker_host": host}
 
 
 def check(keys: dict[str, object], **more: object) -> None:

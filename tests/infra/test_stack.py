@@ -29,7 +29,7 @@ from tests import media
 from tests.fixtures import SOON, Interfaces, eventually, free_port
 from tests.infra import engine
 from tests.infra.docker_plugin import ROOT
-from tests.infra.stack import configure, open_stack
+from tests.infra.stack import configure, open_stack, sweep
 
 NAME = "test"
 
@@ -39,11 +39,12 @@ SECRETS = (
     "webhook_token",
     "api_token",
     "gpu_worker_token",
+    "console_token",
     "qdrant_api_key",
     "crawler_secret_key",
 )
 
-SERVICES = {"redis", "minio", "webhook", "worker-1", "gpu-worker-1"}
+SERVICES = {"redis", "minio", "webhook", "worker-1", "gpu-worker-1", "console"}
 
 pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
 
@@ -103,23 +104,16 @@ def config(docker_client: "docker.DockerClient") -> dict[str, Any]:
     """Keys for an engine without a registry: images made here, and the index inside the face service."""
     ports = {f"{to_camel(name)}Port": free_port() for name in PORTS}
     return {
-        "dockerHost": docker_client.api.base_url.replace(
-            "http+docker://localhost", f"unix://{_socket(docker_client)}"
-        ),
+        "dockerHost": engine.address(docker_client),
         "baseImage": engine.base_image(docker_client),
         "redisImage": engine.redis_image(docker_client),
         "minioImage": "build",
         "index": "embedded",
-        "caBundle": str(engine.CA_BUNDLE),
+        "caBundle": str(engine.ca_bundle()),
         "openFiles": 4096,
         "workers": 1,
         **ports,
     }
-
-
-def _socket(client: "docker.DockerClient") -> str:
-    adapter: Any = client.api.get_adapter(client.api.base_url)
-    return str(adapter.socket_path)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +121,7 @@ def environment(
     docker_client: "docker.DockerClient", config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
     """The stack after its first `up`; whatever it leaves is removed at the end."""
-    _sweep(docker_client)
+    sweep(docker_client, NAME)
     try:
         directory = tmp_path_factory.mktemp("pulumi")
         stack = open_stack(NAME, directory, config)
@@ -150,18 +144,7 @@ def environment(
         found.http.clear()
         found.redis.close()
     finally:
-        _sweep(docker_client)
-
-
-def _sweep(client: "docker.DockerClient") -> None:
-    """Remove what carries the stack's label."""
-    ours: dict[str, Any] = {"label": f"{LABEL}={NAME}"}
-    for container in client.containers.list(all=True, filters=ours):
-        container.remove(force=True)
-    for network in client.networks.list(filters=ours):
-        network.remove()
-    for volume in client.volumes.list(filters=ours):
-        volume.remove()
+        sweep(docker_client, NAME)
 
 
 def test_a_photo_that_a_crawler_uploads_is_indexed(environment: Environment, photos: dict[str, bytes]) -> None:
@@ -300,6 +283,8 @@ def test_no_event_is_lost_while_a_changed_line_of_code_replaces_the_services(env
     for key, etag in uploaded.items():
         environment.indexed("images", key, etag)
     environment.up()  # without the line
+    replaced = environment.docker.images.list(filters={"label": f"{LABEL}={NAME}", "dangling": True})
+    assert replaced == [], "images that no container uses any more are left"
 
 
 def test_what_was_changed_by_hand_is_seen_and_mended(environment: Environment) -> None:
@@ -323,7 +308,7 @@ def test_a_credential_is_rotated_by_replacing_one_resource(environment: Environm
     result = environment.stack.up(replace=[urn], on_output=_nothing)
     environment.outputs["api_token"] = result.outputs["api_token"].value
     after = environment.ids()
-    assert {name for name in before if before[name] != after[name]} == {"webhook"}
+    assert {name for name in before if before[name] != after[name]} == {"webhook", "console"}
     refused, _ = environment.call("GET", "webhook/queue/stats", Authorization=f"Bearer {token}")
     accepted, _ = environment.call("GET", "webhook/queue/stats")
     assert (refused, accepted) == (401, 200)

@@ -167,3 +167,32 @@ def test_a_photo_taken_sideways_is_turned_by_its_exif(running: Pipeline, photos:
     found = running.indexed("images", "sideways.jpg", running.put("images", "sideways.jpg", data))
     assert (found["item"]["width"], found["item"]["height"]) == face.size
     assert found["points"] == 1
+
+
+def test_an_animation_that_begins_empty_has_its_faces_and_says_in_which_frame(
+    running: Pipeline, photos: Photos
+) -> None:
+    face = media.portrait(photos)
+    frames = [Image.new("RGB", face.size, "white"), *(media.scene(face.size, (face, 0, n)) for n in range(3))]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=500)
+    found = running.indexed("images", "moving.gif", running.put("images", "moving.gif", buffer.getvalue()))
+    assert found["points"] == 1
+    assert found["faces"][0]["frame"] in (1, 2, 3)
+    assert found["item"]["note"] == "An animation: 3 of its frames were looked at, of 4."
+
+
+def test_faces_in_a_wide_picture_are_found_where_they_are(running: Pipeline, photos: Photos) -> None:
+    face = media.portrait(photos)
+    data = media.jpeg(media.scene((6000, 800), (face, 300, 300), (media.stranger(photos), 5200, 300)))
+    found = running.indexed("images", "wide.jpg", running.put("images", "wide.jpg", data))
+    assert found["points"] == 2
+    assert sorted(round(face["box"][0], -3) for face in found["faces"]) == [0, 5000]
+    assert "note" not in found["item"]
+
+
+def test_a_photo_without_its_last_two_bytes_has_its_faces_and_a_note(running: Pipeline, photos: Photos) -> None:
+    data = media.jpeg(media.portrait(photos))[:-2]
+    found = running.indexed("images", "endless.jpg", running.put("images", "endless.jpg", data))
+    assert found["points"] == 1
+    assert found["item"]["note"] == "The JPEG's end is missing; all of its pixels are there."

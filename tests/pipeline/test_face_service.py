@@ -110,7 +110,7 @@ def test_wrong_queries_get_400(running: Pipeline, portrait: bytes) -> None:
     assert running.call("GET", "gpu_worker/nothing")[1]["code"] == "not_found"
 
 
-def test_health_answers_while_every_engine_is_busy_and_the_surplus_is_told_to_come_back(
+def test_health_answers_while_every_engine_is_busy_and_nobody_is_told_to_come_back(
     running: Pipeline, photos: dict[str, bytes]
 ) -> None:
     statuses: list[int] = []
@@ -118,7 +118,7 @@ def test_health_answers_while_every_engine_is_busy_and_the_surplus_is_told_to_co
     def send() -> None:
         statuses.append(running.call("POST", "gpu_worker/faces", photos["group.jpg"])[0])
 
-    senders = [threading.Thread(target=send) for _ in range(24)]
+    senders = [threading.Thread(target=send) for _ in range(12)]
     for sender in senders:
         sender.start()
     time.sleep(0.3)
@@ -126,16 +126,15 @@ def test_health_answers_while_every_engine_is_busy_and_the_surplus_is_told_to_co
     assert any(sender.is_alive() for sender in senders)
     for sender in senders:
         sender.join()
-    assert set(statuses) <= {200, 503}
-    assert statuses.count(200) >= 4
+    assert statuses == [200] * 12
 
 
 def engines(running: Pipeline) -> list[psutil.Process]:
     service = psutil.Process(running.stack.processes["gpu-worker"].pid)
-    return [child for child in service.children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in service.children(recursive=True) if "app.gpu.infer" in child.cmdline()]
 
 
-def test_a_picture_that_kills_its_engine_process_takes_nothing_else_along(
+def test_an_engine_process_that_dies_over_a_picture_costs_it_only_time(
     running: Pipeline, photos: dict[str, bytes], portrait: bytes
 ) -> None:
     answers: list[tuple[int, Any]] = []
@@ -151,7 +150,7 @@ def test_a_picture_that_kills_its_engine_process_takes_nothing_else_along(
         engine.kill()
     sender.join()
     [(status, answer)] = answers
-    assert (status, answer["code"]) == (500, "engine_crashed")
+    assert (status, answer["status"]) == (200, "success")
     eventually(lambda: running.call("POST", "gpu_worker/faces", portrait)[0] == 200, "the next picture analysed")
 
 

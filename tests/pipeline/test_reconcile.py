@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from rq.job import Job, JobStatus
+from rq.utils import now
 
+from app.common import comparison
 from app.common.errors import TransientError
 from app.common.jobs import queue
 from app.worker import reconcile, schedule
@@ -39,9 +42,9 @@ def events_lost(found: Pipeline) -> Iterator[None]:
             contract.subscribe(found.minio, bucket, ARNS)
 
 
-def operate(found: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the worker's, as an operator would."""
-    environment = dict(found.stack.processes["worker-1"].environment)
+def operate(found: Pipeline, *arguments: str, **changed: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the worker's, as an operator would; `changed` are variables of its environment."""
+    environment = {**found.stack.processes["worker-1"].environment, **changed}
     return subprocess.run(
         [sys.executable, "-m", "app.worker", *arguments],
         capture_output=True,
@@ -55,8 +58,9 @@ def operate(found: Pipeline, *arguments: str) -> "subprocess.CompletedProcess[st
 def differences(found: Pipeline) -> set[str]:
     """What a dry run prints, a line for each difference."""
     answer = operate(found, "reconcile", "--dry-run")
-    assert answer.returncode == 0, answer.stderr
-    return set(answer.stdout.splitlines())
+    printed = set(answer.stdout.splitlines())
+    assert answer.returncode == (3 if printed else 0), answer.stderr
+    return printed
 
 
 def worker_context(found: Pipeline, **settings: str) -> Context:
@@ -119,6 +123,26 @@ def test_a_job_that_failed_does_not_keep_its_object_from_the_next_comparison(
     assert waiting.failed_job_registry.get_job_count(cleanup=False) == 0
 
 
+def test_who_waits_for_a_comparison_is_told_of_a_job_that_failed(
+    running: Pipeline, portrait: Callable[[int], bytes]
+) -> None:
+    operate(running, "reconcile", "--wait")
+    with events_lost(running):
+        running.put("images", "fails.jpg", portrait(9))
+    waiting = queue("served_by_the_test", running.redis)
+    with ThreadPoolExecutor(1) as operator:
+        told = operator.submit(operate, running, "reconcile", "--wait", RECONCILE_QUEUE_NAME=waiting.name)
+        job = eventually(lambda: next(iter(waiting.jobs), None), "a job of the comparison")
+        job.ended_at = now()
+        job.set_status(JobStatus.FAILED)
+        job.save()
+        waiting.failed_job_registry.add(job, exc_string="a bug")
+        waiting.remove(job)
+    assert told.result().returncode == 1
+    assert "1 of their jobs failed" in told.result().stderr
+    assert operate(running, "reconcile", "--wait").returncode == 0
+
+
 def test_a_comparison_comes_by_itself(running: Pipeline, portrait: Callable[[int], bytes]) -> None:
     with events_lost(running):
         etag = running.put("images", "scheduled.jpg", portrait(5))
@@ -147,7 +171,7 @@ def test_comparisons_do_not_pile_up_where_nobody_serves_their_queue(running: Pip
         running.redis.delete(schedule.NOT_DUE)  # an hour later
         schedule.keep_scheduled(running.redis, settings, 3600)
     [first] = waiting.jobs
-    schedule.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
+    comparison.enqueue_step(running.redis, settings, first.id, {})  # as a step does that is run again
     assert waiting.job_ids == [first.id]
     first.delete()
     running.redis.delete(schedule.NOT_DUE)

@@ -163,7 +163,7 @@ def test_metrics_count_events_and_jobs(running: Pipeline) -> None:
     post(running, record(sequencer=uuid4().hex))
     text = running.http.request("GET", f"{running.stack.outputs['webhook_url']}/metrics").data.decode()
     assert 'lookingglass_events_total{outcome="job"}' in text
-    assert 'lookingglass_jobs{queue="facial_recognition",state="failed"}' in text
+    assert 'rq_jobs{queue="facial_recognition",status="failed"}' in text
 
 
 def test_a_full_redis_makes_minio_keep_the_event(running: Pipeline) -> None:

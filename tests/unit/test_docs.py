@@ -2,12 +2,16 @@
 
 import re
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from app.common.openapi import operations
+from app.console.pages import create_app as console_app
+from app.console.parts import Parts
+from app.console.settings import ConsoleSettings
 from app.gpu.api import create_app as face_app
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
@@ -16,7 +20,9 @@ from infra.local.settings import LocalSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-SETTINGS = (WebhookSettings, WorkerSettings, FaceSettings, LocalSettings)
+#: What a command makes, and git ignores.
+MADE = "docs/screenshots/"
+SETTINGS = (WebhookSettings, WorkerSettings, FaceSettings, ConsoleSettings, LocalSettings)
 
 
 def documented_variables() -> dict[str, str]:
@@ -53,8 +59,10 @@ def endpoints(app: object) -> set[str]:
 
 def documented_endpoints(section: str) -> set[str]:
     part = README.split("## Endpoints")[1].split("## Settings")[0]
-    webhook, face = part.split("The face service, `:5001`")
-    return set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)`", webhook if section == "webhook" else face, re.M))
+    webhook, rest = part.split("The face service, `:5001`")
+    face, console = rest.split("The console, `:5003`")
+    text = {"webhook": webhook, "face": face, "console": console}[section]
+    return set(re.findall(r"^\| `((?:GET|POST|PUT|DELETE) [^`]+)`", text, re.M))
 
 
 def undescribed(app: Flask) -> set[str]:
@@ -77,6 +85,14 @@ def test_every_endpoint_of_the_face_service_is_documented() -> None:
     assert undescribed(app) == set()
 
 
+def test_every_endpoint_of_the_console_is_documented() -> None:
+    settings = ConsoleSettings.model_validate({"console_token": "sixteen or more letters"})
+    with closing(Parts(settings)) as parts:
+        app = console_app(settings, parts)
+    assert documented_endpoints("console") == endpoints(app)
+    assert undescribed(app) == set()
+
+
 def test_every_make_target_named_exists() -> None:
     named = set(re.findall(r"make ([a-z-]+)", "".join(re.findall(r"`[^`]*`|```sh.*?```", README, re.S))))
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -87,7 +103,7 @@ def test_every_make_target_named_exists() -> None:
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
 def test_every_file_the_docs_name_exists(page: Path) -> None:
     for name in re.findall(r"`((?:app|infra|scripts|tests|docs)/[^`<> ]+)`", page.read_text() + README):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name.partition("::")[0]).exists() or name.startswith(MADE), name
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
 
@@ -98,3 +114,13 @@ def test_every_reason_code_is_documented() -> None:
     raised |= set(re.findall(r'Kind\.[A-Z]+: \("([a-z_]+)"', sources))
     documented = (ROOT / "docs" / "architecture.md").read_text().split("(`reason_code`):")[1]
     assert raised <= set(re.findall(r"`([a-z_]+)`", documented))
+
+
+def test_every_line_of_before_and_now_is_tried() -> None:
+    page = (ROOT / "docs" / "migration.md").read_text()
+    lines = re.findall(r"^\| (.+?) \| (.+?) \| `([^`:]+)::(\w+)` \|$", page, re.M)
+    assert len(lines) == page.count("\n| ") - 1 >= 15
+    for _, now, file, test in lines:
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+        for target in re.findall(r"`make ([a-z-]+)", now):
+            assert f"\n{target}: " in (ROOT / "Makefile").read_text(), target

@@ -3,10 +3,10 @@
 from importlib import import_module
 
 from app.gpu.engines.base import Engine
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 
-def load(settings: FaceSettings) -> Engine:
+def load(settings: EngineSettings) -> Engine:
     """Load the engine that `ENGINE` names.
 
     Raises:

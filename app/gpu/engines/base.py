@@ -4,29 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from app.gpu.faces import Face, Image
 
-#: An image: height × width × 3, RGB, 8 bits a channel, C-contiguous.
-Image = NDArray[np.uint8]
+__all__ = ["Engine", "EngineInfo", "EngineUnavailableError", "Face", "Image"]
 
 
 class EngineUnavailableError(Exception):
     """The engine cannot run as configured: a model is missing, a GPU was required and is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """One face in an image; coordinates in pixels of the array that was analysed."""
-
-    #: Left, top, right, bottom.
-    box: tuple[float, float, float, float]
-    #: The engine's landmarks as (x, y), float32, shape (n, 2).
-    landmarks: NDArray[np.float32]
-    #: The detector's confidence, in the detector's own scale; higher is surer.
-    score: float
-    #: float32, shape (`EngineInfo.embedding_size`,).
-    embedding: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +27,7 @@ class EngineInfo:
     distance: Literal["cosine", "euclid"]
     #: Two faces nearer than this are taken for one person within one video.
     link_distance: float
-    #: Longest side in pixels that shows the engine everything it can use; decoders may reduce to it.
+    #: Longest side in pixels that shows the engine all it can use; decoders reduce to it, and not to half of it.
     max_side: int
     #: The least score of a face that is kept.
     min_score: float = 0.0
@@ -57,7 +41,7 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """Detects and embeds faces; one instance per process, used by one thread at a time."""
+    """Detects and embeds faces; one instance per process, used by `EngineInfo.threads` threads."""
 
     @property
     def info(self) -> EngineInfo: ...

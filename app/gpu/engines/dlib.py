@@ -13,7 +13,7 @@ import numpy as np
 
 from app.gpu.engines import files
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 PREDICTOR = "shape_predictor_5_face_landmarks.dat"
 DESCRIPTOR = "dlib_face_recognition_resnet_model_v1.dat"
@@ -90,7 +90,7 @@ class DlibEngine:
         )
 
 
-def load(settings: FaceSettings) -> DlibEngine:
+def load(settings: EngineSettings) -> DlibEngine:
     """The engine with the weights that pip installed.
 
     Raises:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from app.gpu.engines import files, onnx_sessions, packs
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face, Image
 from app.gpu.engines.scrfd import Detector
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 log = logging.getLogger(__name__)
+
+# Each process, or each of its threads, has one core.
+cv2.setNumThreads(1)
 
 #: insightface's own default: what the detector gives at least this score is a face.
 MIN_SCORE = 0.5
@@ -26,6 +30,11 @@ MIN_SCORE = 0.5
 #: Batch sizes the recogniser sees on a GPU: CUDA's arena grows with every new one (immich issue 31675). On the CPU
 #: there is little gain in batches, and padding two faces to eight takes more than three times as long as the two.
 GPU_BATCHES = (1, 8, 32, 64)
+
+#: Images in a call, and calls under way at once, on a GPU. Shipped detectors take one image at a time, so it is the
+#: calls that keep a card busy: onnxruntime gives each thread a stream of its own. More images in a call fill the
+#: recogniser's batches.
+GPU_BATCH, GPU_THREADS = 8, 4
 
 #: Cosine distance within which ArcFace embeddings are of one person: a similarity of 0.4.
 LINK_DISTANCE = 0.6
@@ -48,12 +57,13 @@ class Detection(NamedTuple):
 class InsightFaceEngine:
     """Satisfies `Engine`."""
 
-    def __init__(self, directory: Path, name: str, gpu_id: int | None, min_score: float) -> None:
-        """Load the pack `name` in `directory`; with a GPU, `info.device` says whether it is really used.
+    def __init__(self, directory: Path, gpu_id: int | None, settings: EngineSettings) -> None:
+        """Load the pack in `directory`; with a GPU, `info.device` says whether it is really used.
 
         Raises:
             EngineUnavailableError: the pack cannot be used.
         """
+        min_score = MIN_SCORE if settings.min_score is None else settings.min_score
         try:
             with files.unchanged(directory), warnings.catch_warnings(), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")  # onnxruntime's about missing providers; `load` finds them itself
@@ -61,7 +71,7 @@ class InsightFaceEngine:
                 self._detector = Detector(detector, min_score)
                 fixed = _fixed_batch(self._recogniser)
                 embedding_size = self._recogniser.get_feat([self._blank()] * (fixed or 1)).shape[-1]
-                model_id = packs.model_id(name, (self._detector.file, self._recogniser.model_file))
+                model_id = packs.model_id(settings.model_pack, (self._detector.file, self._recogniser.model_file))
         except EngineUnavailableError:
             raise
         except Exception as error:  # of insightface, onnx and onnxruntime, which share no class
@@ -82,6 +92,8 @@ class InsightFaceEngine:
             link_distance=LINK_DISTANCE,
             max_side=MAX_SIDE,
             min_score=min_score,
+            batch=settings.engine_batch or (GPU_BATCH if on_gpu else 1),
+            threads=settings.engine_threads or (GPU_THREADS if on_gpu else 1),
         )
 
     @property
@@ -93,8 +105,8 @@ class InsightFaceEngine:
         bgr = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]
         detections = [
             Detection(number, box, landmarks)
-            for number, image in enumerate(bgr)
-            for box, landmarks in zip(*self._detector.detect(image), strict=True)
+            for number, detected in enumerate(self._detector.detect_all(bgr))
+            for box, landmarks in zip(*detected, strict=True)
         ]
         embeddings = self._embed([self._crop(bgr[found.image], found.landmarks) for found in detections])
         faces: list[list[Face]] = [[] for _ in images]
@@ -105,11 +117,10 @@ class InsightFaceEngine:
         return faces
 
     def _crop(self, bgr: Image, landmarks: NDArray[np.float32]) -> Image:
-        with warnings.catch_warnings():
-            # scikit-image's, at insightface's use of it.
-            warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
-            crop: Image = face_align.norm_crop(bgr, landmark=landmarks, image_size=self._recogniser.input_size[0])
-        return crop
+        """The face upright in the size that the recogniser sees, as `face_align.norm_crop`, but for any thread."""
+        size = self._recogniser.input_size[0]
+        crop = cv2.warpAffine(bgr, _similarity(landmarks, _template(size)), (size, size), borderValue=0.0)
+        return crop.astype(np.uint8, copy=False)
 
     def _embed(self, crops: list[Image]) -> NDArray[np.float32]:
         """Embeddings of unit length, shape (n, embedding size); not finite where the model gave zeros."""
@@ -132,7 +143,23 @@ class InsightFaceEngine:
         return np.zeros((height, width, 3), np.uint8)
 
 
-def load(settings: FaceSettings) -> InsightFaceEngine:
+def _template(size: int) -> NDArray[np.float32]:
+    """Where a face's landmarks are in a square of this side that ArcFace sees."""
+    scale, margin = (size / 112, 0.0) if size % 112 == 0 else (size / 128, 8.0)
+    template: NDArray[np.float32] = (face_align.arcface_dst + np.array((margin, 0), np.float32)) * np.float32(scale)
+    return template
+
+
+def _similarity(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The 2 × 3 matrix that turns, scales and shifts points as near to others as it can (least squares)."""
+    here, there = (points.astype(np.float64) @ (1, 1j) for points in (source, target))
+    apart = here - here.mean()
+    turn = (apart.conj() @ (there - there.mean())) / (apart.conj() @ apart)
+    shift = there.mean() - turn * here.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def load(settings: EngineSettings) -> InsightFaceEngine:
     """The engine with the pack `MODEL_PACK` out of `MODEL_DIR`, on the device that `DEVICE` asks for.
 
     Raises:
@@ -145,12 +172,11 @@ def load(settings: FaceSettings) -> InsightFaceEngine:
             f"DEVICE=cuda, but this onnxruntime offers only {', '.join(offered)}: "
             "install onnxruntime-gpu instead of onnxruntime, or set DEVICE=cpu."
         )
-    pack, name = packs.find(settings), settings.model_pack
-    min_score = MIN_SCORE if settings.min_score is None else settings.min_score
+    pack = packs.find(settings)
     if settings.device != "cpu" and onnx_sessions.CUDA in offered:
         problem = "onnxruntime fell back to the CPU"
         try:
-            engine = InsightFaceEngine(pack, name, settings.gpu_id, min_score)
+            engine = InsightFaceEngine(pack, settings.gpu_id, settings)
             if engine.info.device != "cpu":
                 return engine
         except EngineUnavailableError as error:  # on the CPU it may run
@@ -161,7 +187,7 @@ def load(settings: FaceSettings) -> InsightFaceEngine:
                 "and the driver with onnxruntime's CUDA, or set DEVICE=cpu."
             )
         log.warning("GPU %d cannot be used, the CPU is: %s.", settings.gpu_id, problem)
-    return InsightFaceEngine(pack, name, None, min_score)
+    return InsightFaceEngine(pack, None, settings)
 
 
 def _models(directory: Path, gpu_id: int | None) -> tuple[Any, Any]:

@@ -12,12 +12,12 @@ from insightface.model_zoo import has_model_package_manifest
 from insightface.utils import ensure_available
 
 from app.gpu.engines.base import EngineUnavailableError
-from app.gpu.settings import FaceSettings
+from app.gpu.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
 
-def find(settings: FaceSettings) -> Path:
+def find(settings: EngineSettings) -> Path:
     """The directory that holds the pack; fetched first where it is missing and its licence was acknowledged.
 
     Raises:

@@ -22,29 +22,26 @@ WAIT_SECONDS = 300
 #: What a writable /tmp holds at most, in memory.
 TMPFS = {"/tmp": "rw,nosuid,nodev,noexec,size=64m"}  # noqa: S108
 
+LOG_DRIVER = "json-file"
+LOG_OPTIONS: dict[str, Input[str]] = {"max-size": "10m", "max-file": "5"}
+
 #: A directory of the application image that its user owns.
 OWNED_DIR = "/var/lib/lookingglass"
 
 
-class Container(pulumi.ComponentResource):
+class Container:
     """A service as a hardened container; its secrets as files of a volume that no other container mounts.
 
     A container with a read-only root takes no uploads, and a volume takes them only through a container. So one that
     is never started uploads the secrets into the volume.
     """
 
-    #: The container's id.
-    container_id: Output[str]
-
-    def __init__(self, service: Service, base: Foundation, *after: pulumi.Resource) -> None:
-        super().__init__(f"lookingglass:infra:{type(self).__name__}", service.name, None, base.after(*after))
-        self._service, self._base, self._own = service, base, ResourceOptions(parent=self)
+    def __init__(self, service: Service, base: Foundation, own: ResourceOptions) -> None:
+        self._service, self._base, self._own = service, base, own
         self._labels: dict[str, Input[str]] = {LABEL: base.stack}
         self._first: list[pulumi.Resource] = []
         volumes = [*self._data(), *self._host_directories(), *self._secrets()]
-        container = self._container(volumes)
-        self.container_id = container.id
-        self.register_outputs({"container_id": container.id})
+        self.id = self._container(volumes).id
 
     def _container(self, volumes: list[docker.ContainerVolumeArgs]) -> docker.Container:
         service, settings, prefix = self._service, self._base.settings, self._base.prefix
@@ -89,8 +86,8 @@ class Container(pulumi.ComponentResource):
                 docker.ContainerUlimitArgs(name=name, soft=value, hard=value)
                 for name, value in sorted(settings.limits.values())
             ],
-            log_driver="json-file",
-            log_opts={"max-size": "10m", "max-file": "5"},
+            log_driver=LOG_DRIVER,
+            log_opts=LOG_OPTIONS,
             runtime="nvidia" if service.gpu else None,
             opts=ResourceOptions.merge(
                 self._own,

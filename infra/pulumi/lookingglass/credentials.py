@@ -10,6 +10,8 @@ import pulumi
 from pulumi import Output, ResourceOptions
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
+from lookingglass.settings import Settings
+
 #: Bytes of randomness; 43 characters in a URL.
 ENTROPY = 32
 
@@ -42,26 +44,41 @@ class Credential(Resource):
 
 
 class Credentials(pulumi.ComponentResource):
-    """All credentials of a stack."""
+    """All credentials of a stack: generated, but for those of services that stand already."""
 
     redis: Output[str]
     minio_root: Output[str]
     minio_worker: Output[str]
     minio_crawler: Output[str]
+    minio_console: Output[str]
     qdrant: Output[str]
     webhook: Output[str]
     api: Output[str]
     gpu_worker: Output[str]
+    console: Output[str]
+    grafana: Output[str]
 
-    def __init__(self, opts: ResourceOptions) -> None:
+    def __init__(self, settings: Settings, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Credentials", "credentials", None, opts)
-        own = ResourceOptions(parent=self)
-        self.redis = Credential("redis-password", own).value
-        self.minio_root = Credential("minio-root-password", own).value
-        self.minio_worker = Credential("minio-worker-password", own).value
-        self.minio_crawler = Credential("minio-crawler-password", own).value
-        self.qdrant = Credential("qdrant-api-key", own).value
-        self.webhook = Credential("webhook-token", own).value
-        self.api = Credential("api-token", own).value
-        self.gpu_worker = Credential("gpu-worker-token", own).value
+        self._own = ResourceOptions(parent=self)
+        storage = settings.storage
+        # Redis's is in the URL where one is given.
+        self.redis = self._unless("redis-password", "" if settings.redis_url else None)
+        self.minio_root = self._unless(
+            "minio-root-password", storage.password.get_secret_value() if storage else None
+        )
+        self.minio_worker = self._unless("minio-worker-password")
+        self.minio_crawler = self._unless("minio-crawler-password")
+        self.minio_console = self._unless("minio-console-password")
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
+        self.qdrant = self._unless("qdrant-api-key", key if settings.qdrant_url else None)
+        self.webhook = self._unless("webhook-token")
+        self.api = self._unless("api-token")
+        self.gpu_worker = self._unless("gpu-worker-token")
+        self.console = self._unless("console-token")
+        self.grafana = self._unless("grafana-password", None if settings.monitoring else "")
         self.register_outputs({})
+
+    def _unless(self, name: str, given: str | None = None) -> Output[str]:
+        """What is given, else one generated."""
+        return Credential(name, self._own).value if given is None else Output.secret(given)

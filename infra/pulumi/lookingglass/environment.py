@@ -1,6 +1,7 @@
 """The whole environment: what there is, and in which order it starts."""
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 import pulumi
 import pulumi_docker as docker
@@ -8,16 +9,18 @@ from pulumi import Input, ResourceOptions
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
 from lookingglass import preflight, settings
+from lookingglass.console import Console
 from lookingglass.credentials import Credentials
+from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
 from lookingglass.engine import LOOPBACK
 from lookingglass.face import FaceService
 from lookingglass.foundation import Foundation
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers, Tidying
-from lookingglass.minio import CRAWLER_USER, ROOT_USER, MinIO, Notifications, Storage
+from lookingglass.minio import CRAWLER_USER, MinIO, Notifications, Storage
 from lookingglass.networks import Networks
 from lookingglass.qdrant import Qdrant
-from lookingglass.redis import Redis, redis_url
+from lookingglass.redis import Redis
 from lookingglass.settings import Settings
 from lookingglass.webhook import Webhook
 from lookingglass.worker import Worker
@@ -31,59 +34,91 @@ def declare() -> None:
         EngineError: the engine cannot run the stack.
     """
     stack, chosen = pulumi.get_stack(), settings.load(*_configuration())
-    preflight.check(chosen, stack)
-    base = _foundation(chosen, stack)
+    base = _foundation(chosen, stack, preflight.check(chosen, stack))
 
-    redis = Redis(base)
-    minio = MinIO(base)
-    storage = Storage(base, minio)
-    index = [Qdrant(base, base.images.qdrant)] if base.images.qdrant is not None else []
-    faces = [FaceService(number, base, *index) for number in range(1, len(chosen.gpus or [""]) + 1)]
-    workers = [Worker(number, base, redis, storage, *faces) for number in range(1, chosen.workers + 1)]
-    webhook = Webhook(base, redis)
+    # Each where the stack runs one of its own.
+    redis = [Redis(base, image) for image in (base.images.redis,) if image is not None]
+    minio = [MinIO(base, image) for image in (base.images.minio,) if image is not None]
+    index = [Qdrant(base, image) for image in (base.images.qdrant,) if image is not None]
+    storage = Storage(base, *minio)
+    faces = [FaceService(number, base, *index) for number in chosen.numbers(chosen.faces)]
+    workers = [Worker(number, base, *redis, storage, *faces) for number in chosen.numbers(chosen.workers)]
+    webhook = Webhook(base, *redis)
+    console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
-    Tidying(base.settings, stack, base.images.built, base.after(redis, minio, webhook, *faces, *workers))
+    if chosen.monitoring:
+        _monitor(base, webhook, *faces, *minio)
+    Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
-    for name, value in _outputs(chosen, base.credentials).items():
+    for name, value in _outputs(base).items():
         pulumi.export(name, value)
 
 
-def _foundation(chosen: Settings, stack: str) -> Foundation:
+def _monitor(base: Foundation, *after: pulumi.Resource) -> None:
+    # Grafana's SDK is needed by nobody else.
+    from lookingglass.monitoring import Grafana, Prometheus
+
+    if base.images.prometheus is not None and base.images.grafana is not None:
+        prometheus = Prometheus(base, base.images.prometheus, *after)
+        Grafana(base, base.images.grafana, prometheus)
+
+
+def _foundation(chosen: Settings, stack: str, hosts: Mapping[str, str]) -> Foundation:
     engine = ResourceOptions(providers=[docker.Provider("engine", host=chosen.docker_host)])
-    leftovers = Leftovers(chosen, stack)
+    leftovers, credentials = Leftovers(chosen, stack), Credentials(chosen, ResourceOptions())
     return Foundation(
         settings=chosen,
         stack=stack,
-        credentials=Credentials(ResourceOptions()),
+        credentials=credentials,
+        endpoints=endpoints(chosen, credentials, hosts),
         images=Images(chosen, stack, leftovers, engine),
-        networks=Networks(stack, engine),
+        networks=Networks(chosen, stack, engine),
         leftovers=leftovers,
         engine=engine,
     )
 
 
-def _outputs(chosen: Settings, credentials: Credentials) -> Mapping[str, Input[str | None]]:
+def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
     """The keys that every way of standing the pipeline up publishes, and the credentials of this one.
 
-    What listens on loopback only is named as the Docker host sees it.
+    What listens on loopback only is named as the Docker host sees it; what a Swarm publishes nowhere, as its services
+    see it.
     """
+    chosen, credentials = base.settings, base.credentials
+    inside = chosen.orchestrator == "swarm"
+    loopback_redis = redis_url(chosen, credentials, LOOPBACK, chosen.redis_port)
+    console = f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}"
+    if inside and ip_address(chosen.console_address).is_loopback:
+        console = "http://console:5003"
+    loopback_qdrant = f"http://{LOOPBACK}:{chosen.qdrant_port}"
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
-        "minio_url": f"http://{chosen.host}:{chosen.minio_port}",
-        "minio_console_url": f"http://{chosen.host}:{chosen.minio_console_port}",
-        "redis_url": redis_url(credentials.redis, LOOPBACK, chosen.redis_port),
-        "gpu_worker_url": f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
-        "qdrant_url": f"http://{LOOPBACK}:{chosen.qdrant_port}" if chosen.index == "server" else None,
+        "minio_url": base.endpoints.minio_url,
+        "minio_console_url": base.endpoints.minio_console_url,
+        "redis_url": base.endpoints.redis_url if inside else loopback_redis,
+        "gpu_worker_url": "http://gpu-worker:5001" if inside else f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
+        "qdrant_url": loopback_qdrant if "qdrant" in chosen.runs and not inside else base.endpoints.qdrant_url,
+        "console_url": console,
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
-        "minio_user": ROOT_USER,
+        "minio_user": chosen.storage.user if chosen.storage else ROOT_USER,
         "minio_password": credentials.minio_root,
         "webhook_token": credentials.webhook,
         "api_token": credentials.api,
         "gpu_worker_token": credentials.gpu_worker,
         "qdrant_api_key": credentials.qdrant,
+        "console_token": credentials.console,
         "crawler_access_key": CRAWLER_USER,
         "crawler_secret_key": credentials.minio_crawler,
+        **(_monitoring_outputs(base) if chosen.monitoring else {}),
+    }
+
+
+def _monitoring_outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
+    return {
+        "prometheus_url": f"http://{LOOPBACK}:{base.settings.prometheus_port}",
+        "grafana_url": f"http://{LOOPBACK}:{base.settings.grafana_port}",
+        "grafana_password": base.credentials.grafana,
     }
 
 

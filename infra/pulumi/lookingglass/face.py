@@ -4,10 +4,10 @@ from typing import Any
 
 import pulumi
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
-from lookingglass.qdrant import PORT as QDRANT_PORT
-from lookingglass.service import Port, Service, http_health
+from lookingglass.service import Port, Service, http_health, numbered
+from lookingglass.settings import Settings
 from lookingglass.webhook import USER
 
 PORT = 5001
@@ -16,6 +16,9 @@ PORT = 5001
 INDEX_DIR = "/var/lib/lookingglass"
 MODEL_DIR = "/models"
 
+#: A GPU that the Swarm chooses, on the node that it chooses.
+ANY = "any"
+
 #: Part of the memory that decoders may hand pictures over in.
 SHARED_MEMORY_PART = 4
 
@@ -23,12 +26,12 @@ SHARED_MEMORY_PART = 4
 STOP_GRACE = 90
 
 
-class FaceService(Container):
-    """One face service, on a GPU or on the CPU. Workers find all of them under one name."""
+class FaceService(Deployment):
+    """One face service, on a GPU or on the CPU, or all of them. Workers find them under one name."""
 
-    def __init__(self, number: int, base: Foundation, *after: pulumi.Resource) -> None:
+    def __init__(self, number: int | None, base: Foundation, *after: pulumi.Resource) -> None:
         settings, credentials = base.settings, base.credentials
-        gpu = settings.gpus[number - 1] if settings.gpus else None
+        gpu = _gpu(settings, number)
         environment = {
             "GPU_WORKER_HOST": "0.0.0.0",  # noqa: S104 - inside the container; what is published is said below
             "GPU_WORKER_PORT": str(PORT),
@@ -41,16 +44,20 @@ class FaceService(Container):
             environment |= {"MODEL_DIR": MODEL_DIR, "MODEL_PACK": settings.model_pack}
             more["host_directories"] = {MODEL_DIR: settings.model_dir}
         if gpu:
-            environment |= {"NVIDIA_VISIBLE_DEVICES": gpu, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+            environment["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility"
+        if gpu and gpu != ANY:
+            environment["NVIDIA_VISIBLE_DEVICES"] = gpu
         if settings.index == "embedded":
             environment["INDEX_DIR"] = INDEX_DIR
             more["data"] = {INDEX_DIR: "index"}
-        else:
-            environment["QDRANT_URL"] = f"http://qdrant:{QDRANT_PORT}"
-            secrets["qdrant_api_key"] = credentials.qdrant
+        if base.endpoints.qdrant_url:
+            environment["QDRANT_URL"] = base.endpoints.qdrant_url
+        if base.endpoints.qdrant_url and base.endpoints.qdrant_api_key:
+            secrets["qdrant_api_key"] = base.endpoints.qdrant_api_key
         service = Service(
             role="gpu-worker",
-            name=f"gpu-worker-{number}",
+            name=numbered("gpu-worker", number),
+            replicas=1 if number else settings.faces,
             image=base.images.face,
             user=USER,
             networks=base.networks.of("gpu-worker"),
@@ -58,7 +65,7 @@ class FaceService(Container):
             environment=environment,
             secrets=secrets,
             # One is enough to ask; they answer for the same index.
-            ports=[Port(internal=PORT, external=settings.gpu_worker_port)] if number == 1 else [],
+            ports=[Port(internal=PORT, external=settings.gpu_worker_port)] if number in (1, None) else [],
             stop_grace=STOP_GRACE,
             shared_memory=settings.memory_of("gpu-worker") // SHARED_MEMORY_PART,
             health=http_health(PORT, "/health", start_period=240),
@@ -66,3 +73,9 @@ class FaceService(Container):
             **more,
         )
         super().__init__(service, base, *after)
+
+
+def _gpu(settings: Settings, number: int | None) -> str | None:
+    if not settings.gpus:
+        return None
+    return settings.gpus[number - 1] if number else ANY

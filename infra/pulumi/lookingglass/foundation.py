@@ -6,6 +6,7 @@ import pulumi
 from pulumi import ResourceOptions
 
 from lookingglass.credentials import Credentials
+from lookingglass.endpoints import Endpoints
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers
 from lookingglass.networks import Networks
@@ -19,6 +20,7 @@ class Foundation:
     settings: Settings
     stack: str
     credentials: Credentials
+    endpoints: Endpoints
     images: Images
     networks: Networks
     leftovers: Leftovers
@@ -29,6 +31,13 @@ class Foundation:
     def prefix(self) -> str:
         """What the name of everything on the engine begins with."""
         return f"lookingglass-{self.stack}"
+
+    @property
+    def webhook_url(self) -> str:
+        """The webhook as a MinIO outside the stack reaches it."""
+        settings = self.settings
+        given = settings.storage.webhook_url if settings.storage else None
+        return (given or f"http://{settings.host}:{settings.webhook_port}").rstrip("/")
 
     def after(self, *others: pulumi.Resource) -> ResourceOptions:
         """Options of what starts when others are healthy."""

@@ -11,7 +11,7 @@ from pulumi import Input, Output, ResourceOptions
 from infra import contract
 from lookingglass import ROOT
 from lookingglass.leftovers import Leftovers
-from lookingglass.settings import Settings, SettingsError
+from lookingglass.settings import ServiceName, Settings, SettingsError
 
 #: Where the builds find a site's certificates.
 SITE_CA = ROOT / "infra" / "images" / "ca" / "site.crt"
@@ -22,10 +22,12 @@ class Images(pulumi.ComponentResource):
 
     app: Output[str]
     face: Output[str]
-    minio: Output[str]
-    redis: Output[str]
-    #: None with an embedded index.
+    #: None where the stack runs none.
+    minio: Output[str] | None
+    redis: Output[str] | None
     qdrant: Output[str] | None
+    prometheus: Output[str] | None
+    grafana: Output[str] | None
 
     def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Images", "images", None, opts)
@@ -39,15 +41,17 @@ class Images(pulumi.ComponentResource):
             if builds_face or settings.face_image
             else self.app
         )
-        self.minio = self._minio() if settings.builds["minioImage"] else self._pulled("minio", settings.minio_image)
-        self.redis = self._pulled("redis", settings.redis_image)
-        self.qdrant = self._pulled("qdrant", settings.qdrant_image) if settings.index == "server" else None
+        self.minio = self._minio() if settings.builds["minioImage"] else self._of("minio", settings.minio_image)
+        self.redis = self._of("redis", settings.redis_image)
+        self.qdrant = self._of("qdrant", settings.qdrant_image)
+        self.prometheus = self._of("prometheus", settings.prometheus_image)
+        self.grafana = self._of("grafana", settings.grafana_image)
         self.register_outputs({})
 
     @property
     def built(self) -> list[Output[str]]:
         """What changes with any image of the stack."""
-        return [self.app, self.face, self.minio]
+        return [image for image in (self.app, self.face, self.minio) if image is not None]
 
     def _app(self, name: str, replacement: str | None, lock: str) -> Output[str]:
         if replacement:
@@ -65,22 +69,28 @@ class Images(pulumi.ComponentResource):
         arguments |= {"BASE_IMAGE": settings.base_image, "STACK": self._stack}
         if settings.pip_index_url:
             arguments["PIP_INDEX_URL"] = settings.pip_index_url
+        repository = f"lookingglass-{self._stack}/{name}"
         image = pulumi_docker.Image(
             name,
-            image_name=f"lookingglass-{self._stack}/{name}:latest",
+            image_name=f"{settings.registry}/{repository}:latest" if settings.registry else f"{repository}:latest",
             build=pulumi_docker.DockerBuildArgs(
                 context=_from_program(context),
                 dockerfile=_from_program(dockerfile),
                 args=dict[str, Input[str]](sorted(arguments.items())),
             ),
             build_on_preview=False,
-            skip_push=True,
+            skip_push=settings.registry is None,
             opts=self._build_opts,
         )
-        # A local build is referred to by its digest: by its name, a container would never be replaced.
+        # A build is referred to by its digest: by its name, a container would never be replaced.
         return image.repo_digest
 
+    def _of(self, role: ServiceName, reference: str) -> Output[str] | None:
+        return self._pulled(role, reference) if role in self._settings.runs else None
+
     def _pulled(self, name: str, reference: str) -> Output[str]:
+        if self._settings.orchestrator == "swarm":
+            return Output.from_input(reference)  # each node pulls it
         image = pulumi_docker.RemoteImage(name, name=reference, keep_locally=True, opts=self._own)
         return image.image_id
 

@@ -6,19 +6,19 @@ import pulumi
 from pulumi import Input, Output, ResourceOptions
 
 from infra import contract
-from lookingglass.container import Container
-from lookingglass.credentials import Credentials
+from lookingglass.deployment import Deployment
+from lookingglass.endpoints import ROOT_USER
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Port, Service, http_health
-from lookingglass.settings import Settings
 from lookingglass.storage import Bucket, BucketNotification, User, reader, uploader
+from lookingglass.targets import Targets
 
 #: The application's user; the images' own is root.
 USER = "10001:10001"
 
-ROOT_USER = "lookingglass"
 WORKER_USER = "lookingglass-worker"
 CRAWLER_USER = "lookingglass-crawler"
+CONSOLE_USER = "lookingglass-console"
 
 PORT, CONSOLE_PORT = 9000, 9001
 
@@ -28,15 +28,15 @@ EVENTS_DIR = PurePosixPath("/events")
 ENVIRONMENT_FILE = "minio.env"
 
 
-class MinIO(Container):
+class MinIO(Deployment):
     """The server; all its settings come from a file, for the webhook's token is among them."""
 
-    def __init__(self, base: Foundation) -> None:
+    def __init__(self, base: Foundation, image: Input[str]) -> None:
         settings, credentials = base.settings, base.credentials
         service = Service(
             role="minio",
             name="minio",
-            image=base.images.minio,
+            image=image,
             user=USER,
             networks=base.networks.of("minio"),
             command=(
@@ -67,37 +67,38 @@ class MinIO(Container):
 class Storage(pulumi.ComponentResource):
     """Buckets and MinIO's users, in a server that is up."""
 
-    def __init__(self, base: Foundation, minio: MinIO) -> None:
+    def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:
         super().__init__("lookingglass:infra:Storage", "storage")
-        settings, credentials = base.settings, base.credentials
-        connection = _connection(settings, credentials)
-        up = ResourceOptions(parent=self, depends_on=[minio])
+        settings, credentials, connection = base.settings, base.credentials, base.endpoints.administration
+        up = ResourceOptions(parent=self, depends_on=list(after))
         names = [settings.image_bucket, settings.video_bucket]
+        # Buckets of a server that stands already may have been there before.
+        keep = ResourceOptions.merge(up, ResourceOptions(retain_on_delete=settings.storage is not None))
         for name in names:
-            Bucket(name, connection, up)
+            Bucket(name, connection, keep)
         User("minio-worker", connection, WORKER_USER, credentials.minio_worker, reader(names), up)
+        User("minio-console", connection, CONSOLE_USER, credentials.minio_console, reader(names), up)
         User("minio-crawler", connection, CRAWLER_USER, credentials.minio_crawler, uploader(names), up)
         self.register_outputs({})
 
 
 class Notifications(pulumi.ComponentResource):
-    """The buckets' events. With the webhook up, since MinIO takes half a minute to tell its targets without."""
+    """The buckets' events. With the webhook up, since MinIO takes half a minute to tell its targets without.
 
-    def __init__(self, base: Foundation, storage: Storage, webhook: Container) -> None:
+    A MinIO of the stack's own is told its targets at its start; one that stands already is told here.
+    """
+
+    def __init__(self, base: Foundation, storage: Storage, webhook: Deployment) -> None:
         super().__init__("lookingglass:infra:Notifications", "notifications")
-        settings, connection = base.settings, _connection(base.settings, base.credentials)
-        up = ResourceOptions(parent=self, depends_on=[storage, webhook])
+        settings, connection = base.settings, base.endpoints.administration
+        first: list[pulumi.Resource] = [storage, webhook]
+        if settings.storage is not None:
+            up, token = ResourceOptions(parent=self, depends_on=first), base.credentials.webhook
+            first = [Targets("targets", connection, settings.storage, base.webhook_url, token, up)]
+        up = ResourceOptions(parent=self, depends_on=first)
         for name in (settings.image_bucket, settings.video_bucket):
             BucketNotification(f"{name}-events", connection, name, up)
         self.register_outputs({})
-
-
-def _connection(settings: Settings, credentials: Credentials) -> dict[str, Input[str]]:
-    return {
-        "endpoint": f"http://{settings.host}:{settings.minio_port}",
-        "user": ROOT_USER,
-        "password": credentials.minio_root,
-    }
 
 
 def _environment_file(root_password: str, token: str) -> str:

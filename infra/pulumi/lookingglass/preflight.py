@@ -8,10 +8,14 @@ from typing import Any
 
 import docker
 import docker.errors
+import pulumi
 import requests
 from docker.types import Ulimit
 
+from lookingglass import swarm_preflight, targets
+from lookingglass.connection import Props
 from lookingglass.engine import LABEL, LOOPBACK, EngineError, connect
+from lookingglass.existing import Storage
 from lookingglass.settings import Settings
 
 #: Seconds for a registry to say whether it has an image.
@@ -21,22 +25,34 @@ REGISTRY_TIMEOUT = 60
 PROBE = "lookingglass-preflight:limits"
 
 
-def check(settings: Settings, stack: str) -> None:
-    """Refuse what would fail half-way.
+def check(settings: Settings, stack: str) -> dict[str, str]:
+    """Refuse what would fail half-way; returns the addresses of the hosts that services are pinned to, by role.
 
     Raises:
         EngineError: no engine, a busy port, a missing runtime, an image that cannot be had or a limit that cannot be
             granted; all that is wrong in one message.
     """
     with connect(settings.docker_host, REGISTRY_TIMEOUT) as client:
-        problems = [
-            *_runtime(settings, client.info()),
-            *_busy_ports(settings, client, stack),
-            *_images(settings, client),
-            *_limits(settings, client, stack),
-        ]
+        if settings.orchestrator == "swarm":
+            found = swarm_preflight.look(client, settings, stack)
+            problems, hosts = [*found.problems], found.hosts
+        else:
+            hosts = {}
+            problems = [
+                *_other_orchestrator(client, stack),
+                *_runtime(settings, client.info()),
+                *_busy_ports(settings, client, stack),
+                *_limits(settings, client, stack),
+            ]
+        problems += [*_images(settings, client), *_storage(settings)]
     if problems:
         raise EngineError("the Docker engine cannot run this stack:\n  " + "\n  ".join(problems))
+    return hosts
+
+
+def _other_orchestrator(client: docker.DockerClient, stack: str) -> Iterator[str]:
+    if client.info()["Swarm"].get("ControlAvailable") and client.services.list(filters={"label": f"{LABEL}={stack}"}):
+        yield f"orchestrator: this stack runs as a Swarm's services; {swarm_preflight.MOVE}"
 
 
 def _runtime(settings: Settings, info: dict[str, Any]) -> Iterator[str]:
@@ -55,8 +71,8 @@ def _busy_ports(settings: Settings, client: docker.DockerClient, stack: str) -> 
                 taken[port] = container.name
                 if container.labels.get(LABEL) == stack:
                     ours.add(port)
-    for key, port in settings.ports.items():
-        if port in ours or (key == "qdrantPort" and settings.index == "embedded"):
+    for key, port in settings.published.items():
+        if port in ours:
             continue
         if port in taken:
             yield f"{key}: port {port} is taken by the container {taken[port]}; stop it or choose another port"
@@ -133,6 +149,30 @@ def _refusal(client: docker.DockerClient, limit: Ulimit) -> str | None:
     finally:
         client.api.remove_container(probe, force=True)
     return None
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    """A MinIO that stands already must let us in; that it has to be restarted is said before it is."""
+    if not (storage := settings.storage):
+        return
+    try:
+        known = targets.in_use(_administration(storage, settings))
+    except targets.UNREACHED as error:
+        yield f"storage: {storage.endpoint} does not let {storage.user} administer it: {error}"
+        return
+    if not known:
+        what = "is restarted" if storage.restart else "has to be restarted (by you, for storage.restart is false)"
+        pulumi.warn(f"MinIO at {storage.endpoint} knows no webhook of ours yet: it {what} to take it.")
+
+
+def _administration(storage: Storage, settings: Settings) -> Props:
+    return {
+        "endpoint": storage.endpoint,
+        "user": storage.user,
+        "password": storage.password.get_secret_value(),
+        "region": storage.region,
+        "ca_bundle": settings.ca_bundle or "",
+    }
 
 
 def _tar() -> bytes:

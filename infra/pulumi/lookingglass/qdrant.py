@@ -4,7 +4,7 @@ import json
 
 from pulumi import Input
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Port, Service, http_health
 
@@ -17,7 +17,7 @@ PORT = 6333
 STOP_GRACE = 90
 
 
-class Qdrant(Container):
+class Qdrant(Deployment):
     """The server."""
 
     def __init__(self, base: Foundation, image: Input[str]) -> None:

@@ -1,8 +1,8 @@
 """Redis: the queue."""
 
-from pulumi import Output
+from pulumi import Input, Output
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Health, Port, Service
 
@@ -22,14 +22,14 @@ HEALTHY = (
 )
 
 
-class Redis(Container):
+class Redis(Deployment):
     """An append-only Redis: what it acknowledged is with the kernel before, and on disk within a second."""
 
-    def __init__(self, base: Foundation) -> None:
+    def __init__(self, base: Foundation, image: Input[str]) -> None:
         service = Service(
             role="redis",
             name="redis",
-            image=base.images.redis,
+            image=image,
             user=USER,
             networks=base.networks.of("redis"),
             command=(
@@ -49,8 +49,3 @@ class Redis(Container):
             health=Health(command=("CMD-SHELL", HEALTHY)),
         )
         super().__init__(service, base)
-
-
-def redis_url(password: Output[str], host: str, port: int) -> Output[str]:
-    """The URL of the queue's database."""
-    return Output.concat("redis://:", password, f"@{host}:{port}/0")

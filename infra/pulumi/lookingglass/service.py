@@ -64,8 +64,15 @@ class Service:
     #: MiB of /dev/shm; they count as its memory.
     shared_memory: int = 64
     stop_grace: int = STOP_GRACE
-    #: The GPU it may use; None for none.
+    #: The GPU it may use, `any` where the engine chooses one; None for none.
     gpu: str | None = None
+    #: How many there are of it, where the engine may number them itself.
+    replicas: int = 1
+
+
+def numbered(name: str, number: int | str | None) -> str:
+    """The name of one of several."""
+    return name if number is None else f"{name}-{number}"
 
 
 def http_health(port: int, path: str, **more: int) -> Health:

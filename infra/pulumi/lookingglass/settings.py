@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -21,9 +22,12 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from infra.contract import PORTS
+from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
-ServiceName = Literal["redis", "minio", "qdrant", "webhook", "worker", "gpu-worker"]
+ServiceName = Literal[
+    "redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console", "prometheus", "grafana"
+]
 
 #: The queue of everything without a queue of its own.
 QUEUE_NAME = "facial_recognition"
@@ -39,6 +43,9 @@ MEMORY: dict[ServiceName, int] = {
     "webhook": 512,
     "worker": 1536,
     "gpu-worker": 8192,
+    "console": 1024,
+    "prometheus": 1024,
+    "grafana": 512,
 }
 
 #: In place of an image's name: make one.
@@ -81,14 +88,23 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
+    #: What runs the services: one engine, or the Swarm that the engine manages.
+    orchestrator: Literal["docker", "swarm"] = "docker"
+    #: Where the nodes of a Swarm get our images from, as `registry.example:5000/faces`; `docker login` to it here.
+    registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")
+    #: Whether the networks of a Swarm are encrypted between its nodes.
+    encrypted_networks: bool = False
     #: The engine, as `unix://…`, `tcp://…` or `ssh://user@host`; unset, what `DOCKER_HOST` says, or this machine's.
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.
     public_address: str = "127.0.0.1"
+    #: The same for the console.
+    console_address: str = "127.0.0.1"
     #: Name of the Docker host in the URLs that are put out; unset, derived from `publicAddress` and `dockerHost`.
     public_host: str | None = None
     webhook_port: Port = PORTS["webhook"]
     gpu_worker_port: Port = PORTS["gpu_worker"]
+    console_port: Port = PORTS["console"]
     redis_port: Port = PORTS["redis"]
     minio_port: Port = PORTS["minio"]
     minio_console_port: Port = PORTS["minio_console"]
@@ -98,11 +114,15 @@ class Settings(BaseModel):
     engine: Literal["dlib", "insightface"] = "dlib"
     #: The GPU of each face service, by index or UUID as `nvidia-smi -L` lists them; none, and it runs on the CPU.
     gpus: list[GPU] = []
+    #: Face services on CPUs; with `gpus` there is one to a GPU.
+    face_services: int = Field(1, ge=1, le=64)
     #: Directory of the Docker host with a directory for each insightface pack.
     model_dir: str = Field("/srv/lookingglass/models", pattern=r"^/")
     #: The pack to use.
     model_pack: str = Field("buffalo_l", pattern=r"^[A-Za-z0-9_.-]+$")
 
+    #: Webhooks; more than one to a Swarm, at most one to a node.
+    webhooks: int = Field(1, ge=1, le=16)
     #: Worker containers.
     workers: int = Field(2, ge=1, le=256)
     #: Queues of their own for videos and removals; the workers serve every queue, pictures first.
@@ -119,6 +139,15 @@ class Settings(BaseModel):
     video_bucket: str = Field("videos", pattern=BUCKET)
     #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some ten thousand faces.
     index: Literal["server", "embedded"] = "server"
+    #: Services that stand already, in place of the stack's own.
+    storage: existing.Storage | None = Field(None, repr=False)
+    redis_url: existing.RedisAddress | None = Field(None, repr=False)
+    qdrant_url: existing.HTTPAddress | None = None
+    qdrant_api_key: SecretStr | None = Field(None, repr=False)
+    #: Whether a Prometheus with alerts and a Grafana with dashboards belong to the stack.
+    monitoring: bool = False
+    prometheus_port: Port = 9090
+    grafana_port: Port = 3000
     #: Whether the data volumes outlive `pulumi destroy`.
     retain_data: bool = True
 
@@ -135,6 +164,8 @@ class Settings(BaseModel):
     qdrant_image: PinnedImage = "qdrant/qdrant:v1.18.3-unprivileged"
     #: MinIO's maintained successor; `build` makes an image of MinIO's last source.
     minio_image: Annotated[str, AfterValidator(_built_or_pinned)] = "pgsty/silo:RELEASE.2026-09-16T00-00-00Z"
+    prometheus_image: PinnedImage = "prom/prometheus:v3.5.0"
+    grafana_image: PinnedImage = "grafana/grafana:12.1.1"
     #: Images to use instead of building them.
     app_image: PinnedImage | None = None
     face_image: PinnedImage | None = None
@@ -151,7 +182,7 @@ class Settings(BaseModel):
         """Pulumi hands structured values over as JSON."""
         return {key: _structure(value) for key, value in values.items()}
 
-    @field_validator("public_address")
+    @field_validator("public_address", "console_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
         try:
@@ -170,24 +201,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        problems = [
-            (self.engine == "dlib" and self.gpus, "gpus: the dlib engine runs on the CPU; set engine to insightface"),
-            (
-                self.index == "embedded" and len(self.gpus) > 1,
-                "index: embedded serves one face service only; set it to server, or give gpus one entry",
-            ),
-            (len(set(self.gpus)) < len(self.gpus), "gpus: a GPU is named twice"),
-            (self.image_bucket == self.video_bucket, "videoBucket: must differ from imageBucket"),
-            (
-                self.remote and ip_address(self.public_address).is_loopback,
-                "publicAddress: with an engine on another host, buckets are set up over the network: give an address "
-                "of that host which this machine reaches",
-            ),
-            (len(set(self.ports.values())) < len(self.ports), f"ports: two of {self.ports} are the same"),
-        ]
-        for wrong, message in problems:
-            if wrong:
-                raise ValueError(message)
+        if problems := list(rules.problems(self)):
+            raise ValueError("\n  ".join(problems))
         return self
 
     @property
@@ -198,11 +213,26 @@ class Settings(BaseModel):
     @property
     def host(self) -> str:
         """Name or address at which this machine reaches what is published on `publicAddress`."""
+        return self.host_of(self.public_address)
+
+    def host_of(self, address: str) -> str:
+        """The same for what is published on another address; on loopback, as the Docker host sees it."""
+        if ip_address(address).is_loopback and address != self.public_address:
+            return address
         if self.public_host:
             return self.public_host
-        if not ip_address(self.public_address).is_unspecified:
-            return self.public_address
+        if not ip_address(address).is_unspecified:
+            return address
         return (urlsplit(self.docker_host).hostname if self.remote and self.docker_host else None) or "127.0.0.1"
+
+    @property
+    def faces(self) -> int:
+        """How many face services there are."""
+        return len(self.gpus) or self.face_services
+
+    def numbers(self, count: int) -> Sequence[int | None]:
+        """The numbers of services of one kind, each described by itself; None for all as one, where Swarm numbers."""
+        return [None] if self.orchestrator == "swarm" else range(1, count + 1)
 
     @property
     def queues(self) -> dict[str, str]:
@@ -213,6 +243,30 @@ class Settings(BaseModel):
             **{name: queue for name, queue in own.items() if queue},
             "VIDEO_JOB_TIMEOUT": str(self.video_job_timeout),
         }
+
+    @property
+    def runs(self) -> frozenset[ServiceName]:
+        """The services of the stack's own."""
+        given: dict[ServiceName, Any] = {
+            "redis": self.redis_url,
+            "minio": self.storage,
+            "qdrant": self.qdrant_url or self.index == "embedded",
+            "prometheus": not self.monitoring,
+            "grafana": not self.monitoring,
+        }
+        return frozenset(role for role in MEMORY if not given.get(role))
+
+    @property
+    def pinned(self) -> list[ServiceName]:
+        """The services that keep data, which in a Swarm stay on the node that has it."""
+        keeping: list[ServiceName] = ["redis", "minio", "qdrant"]
+        return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
+
+    @property
+    def published(self) -> dict[str, int]:
+        """The ports, by key, of the services that the stack runs."""
+        absent = MEMORY.keys() - self.runs
+        return {key: port for key, port in self.ports.items() if not key.startswith(tuple(absent))}
 
     @property
     def ports(self) -> dict[str, int]:
@@ -226,16 +280,18 @@ class Settings(BaseModel):
         return {
             "appImage": not self.app_image,
             "faceImage": own_face,
-            "minioImage": self.minio_image == BUILD,
+            "minioImage": "minio" in self.runs and self.minio_image == BUILD,
         }
 
     @property
     def pulled_images(self) -> dict[str, str]:
         """The images that the engine must have or pull, by key."""
         named = {
-            "redisImage": self.redis_image,
-            "qdrantImage": self.qdrant_image if self.index == "server" else None,
-            "minioImage": None if self.builds["minioImage"] else self.minio_image,
+            "redisImage": self.redis_image if "redis" in self.runs else None,
+            "qdrantImage": self.qdrant_image if "qdrant" in self.runs else None,
+            "minioImage": self.minio_image if "minio" in self.runs and not self.builds["minioImage"] else None,
+            "prometheusImage": self.prometheus_image if self.monitoring else None,
+            "grafanaImage": self.grafana_image if self.monitoring else None,
             "appImage": self.app_image,
             "faceImage": self.face_image,
             "baseImage": self.base_image if any(self.builds.values()) else None,

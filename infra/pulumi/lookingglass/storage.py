@@ -3,31 +3,20 @@
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-import urllib3
-from minio import Minio, MinioAdmin
-from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
 from pulumi import Input, ResourceOptions
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
 from infra import contract
+from lookingglass.connection import Props, admin, client
 
 #: Changes with what the providers do, so that an edit of them shows as a change.
 VERSION = "1"
 
-#: MinIO's own, when none is set.
-REGION = "us-east-1"
 
-#: Inputs that say how to reach MinIO and change nothing in it.
-CONNECTION = ("endpoint", "user", "password")
-
-Props = Mapping[str, Any]
-
-
-class _Provider(ResourceProvider):
-    """What the three providers share: an upsert for create and update, and a diff that knows what replaces."""
+class Provider(ResourceProvider):
+    """What the providers share: an upsert for create and update, and a diff that knows what replaces."""
 
     serialize_as_secret_always = False
 
@@ -67,43 +56,43 @@ class _Provider(ResourceProvider):
         return DiffResult(changes=bool(changed), replaces=replaces, delete_before_replace=bool(replaces))
 
 
-class BucketProvider(_Provider):
+class BucketProvider(Provider):
     """A bucket."""
 
     identity = ("bucket",)
 
     def upsert(self, props: Props) -> None:
         """Create the bucket unless it is there."""
-        client = _client(props)
-        if not client.bucket_exists(props["bucket"]):
-            client.make_bucket(props["bucket"])
+        server = client(props)
+        if not server.bucket_exists(props["bucket"]):
+            server.make_bucket(props["bucket"])
 
     def look(self, props: Props) -> dict[str, Any] | None:
         """Whether it is there."""
-        return {} if _client(props).bucket_exists(props["bucket"]) else None
+        return {} if client(props).bucket_exists(props["bucket"]) else None
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Remove the bucket if it is empty; objects are never removed."""
         try:
-            _client(props).remove_bucket(props["bucket"])
+            client(props).remove_bucket(props["bucket"])
         except S3Error as error:
             if error.code not in ("BucketNotEmpty", "NoSuchBucket"):
                 raise
 
 
-class NotificationProvider(_Provider):
+class NotificationProvider(Provider):
     """Our entries in a bucket's notification; entries of others are left as they are."""
 
     identity = ("bucket", "targets")
 
     def upsert(self, props: Props) -> None:
         """Subscribe our targets to the events."""
-        contract.subscribe(_client(props), props["bucket"], _arns(props))
+        contract.subscribe(client(props), props["bucket"], _arns(props))
 
     def look(self, props: Props) -> dict[str, Any] | None:
         """The events our targets get, as far as they agree."""
         try:
-            entries = _client(props).get_bucket_notification(props["bucket"]).queue_config_list or []
+            entries = client(props).get_bucket_notification(props["bucket"]).queue_config_list or []
         except S3Error as error:
             if error.code == "NoSuchBucket":
                 return None
@@ -119,30 +108,30 @@ class NotificationProvider(_Provider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Take our entries out."""
         try:
-            contract.unsubscribe(_client(props), props["bucket"], _arns(props))
+            contract.unsubscribe(client(props), props["bucket"], _arns(props))
         except S3Error as error:
             if error.code != "NoSuchBucket":
                 raise
 
 
-class UserProvider(_Provider):
+class UserProvider(Provider):
     """A user and the one policy that says what it may do."""
 
     identity = ("access_key",)
 
     def upsert(self, props: Props) -> None:
         """Write policy and user anew, and attach the one to the other."""
-        admin, name = _admin(props), props["access_key"]
-        admin.policy_add(name, policy=json.loads(props["policy"]))
-        admin.user_add(name, props["secret_key"])
-        admin.policy_set(name, user=name)
+        server, name = admin(props), props["access_key"]
+        server.policy_add(name, policy=json.loads(props["policy"]))
+        server.user_add(name, props["secret_key"])
+        server.policy_set(name, user=name)
 
     def look(self, props: Props) -> dict[str, Any] | None:
         """The policy in force; a disabled user, or one with other policies, shows as one without."""
-        admin, name = _admin(props), props["access_key"]
+        server, name = admin(props), props["access_key"]
         try:
-            user = json.loads(admin.user_info(name))
-            policy = json.loads(admin.policy_info(name))
+            user = json.loads(server.user_info(name))
+            policy = json.loads(server.policy_info(name))
         except MinioAdminException as error:
             if "NoSuch" in str(error) or "XMinioAdminNoSuch" in str(error):
                 return None
@@ -155,8 +144,8 @@ class UserProvider(_Provider):
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Remove user and policy."""
-        admin, name = _admin(props), props["access_key"]
-        removals: list[Callable[[str], str]] = [admin.user_remove, admin.policy_remove]
+        server, name = admin(props), props["access_key"]
+        removals: list[Callable[[str], str]] = [server.user_remove, server.policy_remove]
         for remove in removals:
             try:
                 remove(name)
@@ -231,34 +220,6 @@ def _normal(policy: Any) -> Any:
 
 def _arns(props: Props) -> list[str]:
     """The targets' names, with the region of the server in them as it has it."""
-    known = json.loads(_admin(props).info()).get("sqsARN") or []
+    known = json.loads(admin(props).info()).get("sqsARN") or []
     region = next((arn.split(":")[3] for arn in known), "")
     return [contract.target_arn(target, region) for target in props["targets"]]
-
-
-def _client(props: Props) -> Minio:
-    address = urlsplit(str(props["endpoint"]))
-    return Minio(
-        address.netloc,
-        access_key=str(props["user"]),
-        secret_key=str(props["password"]),
-        secure=address.scheme == "https",
-        region=REGION,
-        http_client=_http(),
-    )
-
-
-def _admin(props: Props) -> MinioAdmin:
-    address = urlsplit(str(props["endpoint"]))
-    credentials = StaticProvider(str(props["user"]), str(props["password"]))
-    return MinioAdmin(
-        endpoint=address.netloc,
-        credentials=credentials,
-        secure=address.scheme == "https",
-        region=REGION,
-        http_client=_http(),
-    )
-
-
-def _http() -> urllib3.PoolManager:
-    return urllib3.PoolManager(timeout=urllib3.Timeout(10), retries=urllib3.Retry(5, backoff_factor=0.2))

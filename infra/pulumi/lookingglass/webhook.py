@@ -2,10 +2,8 @@
 
 import pulumi
 
-from lookingglass.container import Container
+from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
-from lookingglass.redis import PORT as REDIS_PORT
-from lookingglass.redis import redis_url
 from lookingglass.service import Port, Service, http_health
 
 #: The user of the application image.
@@ -14,7 +12,7 @@ USER = "10001:10001"
 PORT = 5002
 
 
-class Webhook(Container):
+class Webhook(Deployment):
     """While it is replaced, MinIO keeps the events."""
 
     def __init__(self, base: Foundation, *after: pulumi.Resource) -> None:
@@ -34,10 +32,12 @@ class Webhook(Container):
                 **settings.queues,
             },
             secrets={
-                "redis_url": redis_url(credentials.redis, "redis", REDIS_PORT),
+                "redis_url": base.endpoints.redis_url,
                 "webhook_token": credentials.webhook,
                 "api_token": credentials.api,
             },
+            host_directories=base.endpoints.directories,
+            replicas=settings.webhooks,
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
             health=http_health(PORT, "/health"),
         )

@@ -100,5 +100,5 @@ def test_three_managers_pass_in_silence_and_four_are_warned_of(tmp_path: Path) -
 def test_pulumi_and_ansible_mean_the_same_labels() -> None:
     variables = yaml.safe_load((PLAYBOOKS / "roles" / "swarm" / "vars" / "main.yml").read_text())
     assert tuple(variables["swarm_data_services"]) == contract.DATA_SERVICES
-    assert contract.DATA_LABEL == variables["swarm_label_prefix"] + "data"
+    assert variables["swarm_label_prefix"] + "data" == contract.DATA_LABEL
     assert contract.data_label("redis") == variables["swarm_label_prefix"] + "redis"

@@ -6,6 +6,7 @@ ground, and a recogniser that projects what it sees. Real SCRFD and ArcFace pack
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,10 +26,15 @@ def write_pack(
     batch: int | None = None,
     seed: int = 0,
     landmarks: Sequence[float] = LANDMARKS,
+    detector_batch: Literal["none", "real", "false"] = "none",
 ) -> Path:
-    """Write a detector and a recogniser, the latter with a fixed batch if one is given; return the directory."""
+    """Write a detector and a recogniser, the latter with a fixed batch if one is given; return the directory.
+
+    A detector may take any number of images, really, or say so and mix them up.
+    """
     directory.mkdir(parents=True)
-    onnx.save(_detector(640 if static_detector else None, landmarks), str(directory / "det_blob.onnx"))
+    detector = _detector(640 if static_detector else None, landmarks, detector_batch)
+    onnx.save(detector, str(directory / "det_blob.onnx"))
     onnx.save(_recogniser(batch or "None", seed), str(directory / "rec_blob.onnx"))
     return directory
 
@@ -37,18 +43,20 @@ def _constant(name: str, values: object, dtype: type = np.float32) -> onnx.Tenso
     return numpy_helper.from_array(np.array(values, dtype), name)
 
 
-def _detector(size: int | None, landmarks: Sequence[float]) -> onnx.ModelProto:
+def _detector(size: int | None, landmarks: Sequence[float], batch: str) -> onnx.ModelProto:
     """SCRFD's nine outputs: scores, boxes and landmarks of two anchors per cell at three strides."""
     side: list[int | str] = [size, size] if size else ["?", "?"]  # one symbol for both, as in the older packs
-    image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, *side])
+    image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1 if batch == "none" else "n", 3, *side])
+    # Of a batch's axis: none in the outputs, kept, or taken for 1.
+    axis: list[int] = {"none": [], "real": [0], "false": [1]}[batch]
     constants = [
         _constant("one", 1.0),
         _constant("half", 0.5),
         _constant("zero", 0.0),
         _constant("gain", 40.0),
         _constant("bias", -23.0),
-        _constant("flat", [-1, 1], np.int64),
-        _constant("twice", [1, 2], np.int64),
+        _constant("flat", [*axis, -1, 1], np.int64),
+        _constant("twice", [*(1 for _ in axis), 1, 2], np.int64),
         _constant("box", [SIDE / 2] * 4),
         _constant("points", landmarks),
     ]
@@ -90,7 +98,8 @@ def _detector(size: int | None, landmarks: Sequence[float]) -> onnx.ModelProto:
             helper.make_node("Add", [f"nothing{s}", "points"], [f"kps{s}"]),
         ]
         for name, width in (("score", 1), ("bbox", 4), ("kps", 10)):
-            outputs[name].append(helper.make_tensor_value_info(f"{name}{s}", TensorProto.FLOAT, [f"n{s}", width]))
+            shape: list[int | str] = [*("n" for _ in axis), f"n{s}", width]
+            outputs[name].append(helper.make_tensor_value_info(f"{name}{s}", TensorProto.FLOAT, shape))
     graph = helper.make_graph(
         nodes, "detector", [image], [*outputs["score"], *outputs["bbox"], *outputs["kps"]], constants
     )

@@ -5,18 +5,22 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import insightface.utils.storage
 import numpy as np
 import pytest
+from insightface.utils import face_align
 
 from app.gpu.engines import packs
 from app.gpu.engines.base import EngineUnavailableError, Image
-from app.gpu.engines.insightface import GPU_BATCHES, InsightFaceEngine, load
+from app.gpu.engines.insightface import GPU_BATCHES, InsightFaceEngine, _similarity, _template, load
 from app.gpu.settings import FaceSettings
 from tests.unit.gpu.onnx_packs import write_pack
 
@@ -124,6 +128,64 @@ def test_a_batch_gives_what_each_picture_gives(tmp_path: Path, variant: dict[str
         for one, other in zip(faces, squares.analyse([image])[0], strict=True):
             assert one.box == other.box
             np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-5)
+
+
+def test_a_detector_that_takes_several_images_is_given_them_at_once(tmp_path: Path) -> None:
+    singles, several = engine(tmp_path / "one"), engine(tmp_path / "other", detector_batch="real")
+    assert not singles._detector.batched
+    assert several._detector.batched
+    images = [
+        picture((640, 640), (128, 128, 128)),
+        picture((300, 200)),
+        picture((1280, 700), (0, 0, 256), (512, 256, 256)),
+        picture((500, 900), (0, 0, 500)),
+        picture((6400, 60)),
+    ] * 4  # more than one batch
+    runs: list[int] = []
+    session = several._detector._model.session
+
+    def watched(names: object, feed: dict[str, Any]) -> object:
+        runs.append(len(*feed.values()))
+        return session.run(names, feed)
+
+    several._detector._model.session = SimpleNamespace(run=watched)
+    found = several._detector.detect_all(images)
+    assert runs == [16, 16, 4, 4], "each of two sizes, in batches of a few sizes only"
+    for (boxes, landmarks), (boxes_alone, landmarks_alone) in zip(
+        found, map(singles._detector.detect, images), strict=True
+    ):
+        np.testing.assert_allclose(boxes, boxes_alone, atol=1e-3)
+        np.testing.assert_allclose(landmarks, landmarks_alone, atol=1e-3)
+    assert [len(boxes) for boxes, _ in found[:5]] == [1, 0, 2, 1, 0]
+
+
+def test_a_detector_that_only_says_it_takes_several_images_is_not_believed(tmp_path: Path) -> None:
+    squares = engine(tmp_path, detector_batch="false")
+    assert not squares._detector.batched
+    images = [picture((640, 640), (128, 128, 128)), picture((640, 640), (0, 0, 128), (256, 256, 128))]
+    assert [len(faces) for faces in squares.analyse(images)] == [1, 2]
+
+
+@pytest.mark.parametrize("size", [112, 224, 128])
+def test_a_face_is_cut_out_as_insightface_does(size: int) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        landmarks = (random.random((5, 2)) * 300 + 50).astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-image's, at insightface's use of it
+            expected = face_align.estimate_norm(landmarks, size)
+        np.testing.assert_allclose(_similarity(landmarks, _template(size)), expected, atol=1e-4)
+
+
+def test_many_threads_get_what_one_gets(tmp_path: Path) -> None:
+    squares = engine(tmp_path)
+    images = [picture((640, 640), *[(128 * at, 128 * row, 128) for at in (0, 2)]) for row in range(4)]
+    alone = [squares.analyse([image])[0] for image in images]
+    with ThreadPoolExecutor(8) as threads:
+        for number, [faces] in enumerate(threads.map(lambda n: squares.analyse([images[n % 4]]), range(64))):
+            for one, other in zip(faces, alone[number % 4], strict=True):
+                assert one.box == other.box
+                np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
 def test_no_pictures_give_nothing(tmp_path: Path) -> None:

@@ -1,47 +1,16 @@
 """Pictures of every accepted kind come out upright in 8-bit RGB; everything else is refused with its reason."""
 
-import io
-from typing import Any
+from mmap import mmap
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from app.common.errors import PermanentError
-from app.gpu.images import DecodedImage, decode
+from app.gpu.images import Canvas, Limits, decode
+from app.gpu.slots import slot_bytes
 from tests.media import png_bomb
-
-ORIENTATION = 0x0112
-
-
-def encode(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
-
-
-def halves(size: tuple[int, int] = (96, 64)) -> Image.Image:
-    """Red above, blue below: its orientation can be told."""
-    image = Image.new("RGB", size, "blue")
-    image.paste("red", (0, 0, size[0], size[1] // 2))
-    return image
-
-
-@pytest.mark.parametrize("size", [(65_500, 1), (1, 65_500), (9_000, 2)])
-def test_a_large_jpeg_may_be_as_narrow_as_it_likes(size: tuple[int, int]) -> None:
-    image = decoded(encode(Image.new("RGB", size), "JPEG"))
-    assert (image.width, image.height) == size
-    assert min(image.pixels.shape[:2]) >= 1
-
-
-def decoded(data: bytes, max_pixels: int = 10**7, max_side: int = 1600) -> DecodedImage:
-    return decode(data, max_pixels=max_pixels, max_side=max_side)
-
-
-def is_upright(image: DecodedImage) -> bool:
-    height = image.pixels.shape[0]
-    top, bottom = image.pixels[height // 4].mean(axis=0), image.pixels[3 * height // 4].mean(axis=0)
-    return bool(top[0] > 150 > top[2] and bottom[2] > 150 > bottom[0])
+from tests.unit.gpu.pictures import ORIENTATION, decoded, encode, halves, is_upright
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "BMP"])
@@ -50,6 +19,7 @@ def test_every_accepted_format_is_decoded(format_name: str) -> None:
     assert image.pixels.shape == (64, 96, 3)
     assert image.pixels.dtype == np.uint8
     assert is_upright(image)
+    assert image.picture.notes == []
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
@@ -84,7 +54,7 @@ def test_exif_orientation_is_followed(orientation: int, stored: Image.Transpose)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     image = decoded(encode(halves().transpose(stored), "JPEG", exif=exif, quality=95))
-    assert (image.width, image.height) == (96, 64)
+    assert image.size == (96, 64)
     assert is_upright(image)
 
 
@@ -94,19 +64,6 @@ def test_deep_grey_keeps_its_orientation() -> None:
     values = np.full((96, 64), 60_000, np.uint16)
     image = decoded(encode(Image.fromarray(values), "PNG", exif=exif))
     assert image.pixels.shape[:2] == (64, 96)
-
-
-def test_a_large_jpeg_is_reduced_and_keeps_its_own_coordinates() -> None:
-    image = decoded(encode(halves((4000, 2000)), "JPEG"), max_side=1000)
-    assert max(image.pixels.shape) < 2000
-    assert max(image.pixels.shape) >= 1000
-    assert (image.width, image.height) == (4000, 2000)
-    assert image.scale == pytest.approx((4000 / image.pixels.shape[1], 2000 / image.pixels.shape[0]))
-
-
-def test_the_first_frame_of_an_animation_counts() -> None:
-    data = encode(halves(), "GIF", save_all=True, append_images=[Image.new("RGB", (96, 64), "white")])
-    assert is_upright(decoded(data))
 
 
 @pytest.mark.parametrize(
@@ -138,3 +95,29 @@ def test_pictures_cut_anywhere_are_refused_or_decoded_and_nothing_else(format_na
             decoded(data[:cut])
         except PermanentError as error:
             assert error.code in ("empty", "not_an_image", "damaged", "truncated", "too_many_pixels")
+
+
+def test_what_will_be_decoded_is_admitted_before() -> None:
+    admitted: list[int] = []
+    for data in (encode(halves((4000, 3000)), "JPEG"), encode(halves((400, 300)), "PNG")):
+        decode(data, Limits(10**8, 1600, admitted.append), Canvas(memoryview(mmap(-1, slot_bytes(10**7)))))
+    assert admitted == [2000 * 1500, 400 * 300]
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
+def test_a_wide_picture_is_kept_at_full_scale_and_at_reduced_ones(format_name: str) -> None:
+    image = decoded(encode(halves((6000, 750)), format_name), max_side=400)
+    assert [pixels.shape[:2] for pixels in image.planes] == [(750, 6000), (188, 1500), (50, 400)]
+    assert [plane.whole for plane in image.picture.planes] == [False, False, True]
+    assert (image.size, image.picture.notes) == ((6000, 750), [])
+
+
+@pytest.mark.parametrize(("format_name", "scale"), [("JPEG", "5/8"), ("PNG", "1/2")])
+def test_a_picture_too_large_to_be_looked_at_in_parts_says_at_which_scale_it_was(
+    format_name: str, scale: str
+) -> None:
+    image = decoded(encode(halves((9000, 1200)), format_name), max_pixels=10**8, max_side=300)
+    assert image.picture.notes == [
+        f"The picture is too large to be looked at at full scale; it was looked at at {scale} of it."
+    ]
+    assert image.size == (9000, 1200)

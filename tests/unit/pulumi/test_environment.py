@@ -1,17 +1,23 @@
 """What the program declares, with Pulumi's engine mocked: the rules no container may break."""
 
 import json
+import shutil
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 from lookingglass import environment, preflight
-from lookingglass.go import duration
+from lookingglass.go import duration, short_duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
+from lookingglass.settings import SettingsError, load
 from pulumi.runtime import mocks, set_all_config, set_mocks
+from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
 from app.common.settings import ServiceSettings
+from app.console.settings import ConsoleSettings
 from app.gpu.settings import FaceSettings
 from app.webhook.settings import WebhookSettings
 from app.worker.settings import WorkerSettings
@@ -25,6 +31,7 @@ READ_BY: dict[str, type[ServiceSettings]] = {
     "webhook": WebhookSettings,
     "worker": WorkerSettings,
     "gpu-worker": FaceSettings,
+    "console": ConsoleSettings,
 }
 READ_BY_THE_RUNTIME = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 
@@ -37,15 +44,20 @@ class Declared(mocks.Mocks):
 
     resources: dict[str, dict[str, Props]] = field(default_factory=dict)
     outputs: Props = field(default_factory=dict)
+    #: What was declared more than once.
+    repeated: list[str] = field(default_factory=list)
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, Props]:
-        self.resources.setdefault(args.typ, {})[args.name] = args.inputs
+        inputs = bare(args.inputs)
+        of_type = self.resources.setdefault(args.typ, {})
+        self.repeated += [args.name] * (args.name in of_type)
+        of_type[args.name] = inputs
         made = {"repoDigest": f"sha256:{args.name}", "imageId": f"sha256:{args.name}"}
         if "entropy" in args.inputs:
             made["value"] = secret(args.name)
         if args.typ.endswith("pulumi:Stack"):
             self.outputs = args.inputs
-        return f"{args.name}-id", {**args.inputs, **made}
+        return f"{args.name}-id", {**inputs, **made}
 
     def call(self, args: mocks.MockCallArgs) -> tuple[Props, None]:
         return {}, None
@@ -59,6 +71,15 @@ class Declared(mocks.Mocks):
         return {name: props for name, props in self.resources[CONTAINER].items() if "uploads" in props}
 
 
+def bare(value: Any) -> Any:
+    """A value without what marks it, or a part of it, as secret."""
+    if is_rpc_secret(value):
+        return bare(unwrap_rpc_secret(value))
+    if isinstance(value, dict):
+        return {name: bare(item) for name, item in value.items()}
+    return [bare(item) for item in value] if isinstance(value, list) else value
+
+
 def secret(name: str) -> str:
     return f"the-secret-value-of-{name}"
 
@@ -67,7 +88,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     """Run the program with a configuration."""
     declared = Declared()
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    monkeypatch.setattr(preflight, "check", lambda *_: None)
+    monkeypatch.setattr(preflight, "check", lambda *_: {"minio": "10.0.0.9"})
     exported: Props = {}
     monkeypatch.setattr(pulumi, "export", exported.__setitem__)
     set_mocks(declared, project="lookingglass", stack="dev")
@@ -100,10 +121,14 @@ def environment_of(props: Props) -> dict[str, str]:
 
 def test_each_service_runs_as_often_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(declare(monkeypatch).containers()) == {
-        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2"),
+        *("redis", "minio", "qdrant", "webhook", "gpu-worker-1", "worker-1", "worker-2", "console"),
     }
     with_gpus = set(declare(monkeypatch, **GPU).containers())
     assert {"gpu-worker-1", "gpu-worker-2", "worker-3"} <= with_gpus
+
+
+def test_nothing_is_declared_twice_which_pulumi_refuses(declared: Declared) -> None:
+    assert declared.repeated == []
 
 
 def test_no_container_runs_without_its_limits(declared: Declared) -> None:
@@ -158,6 +183,14 @@ def test_durations_are_written_as_go_writes_them_back(seconds: int, written: str
     assert duration(seconds) == written
 
 
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(5, "5s"), (60, "1m"), (90, "1m30s"), (3600, "1h"), (3660, "1h1m"), (7230, "2h0m30s"), (0, "0s")],
+)
+def test_durations_of_a_swarm_are_written_without_zeros_at_their_end(seconds: int, written: str) -> None:
+    assert short_duration(seconds) == written
+
+
 def test_every_image_is_pinned(declared: Declared) -> None:
     for name, props in declared.resources[CONTAINER].items():
         assert props["image"].startswith("sha256:"), name
@@ -173,6 +206,13 @@ def test_only_minio_and_the_webhook_can_be_published_beyond_loopback(monkeypatch
             assert addresses <= ({address} if public else {"127.0.0.1"}), name
 
 
+def test_the_console_is_published_where_it_is_chosen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, consoleAddress="10.0.0.8", publicAddress="10.0.0.7")
+    assert [port["ip"] for port in declared.containers()["console"]["ports"]] == ["10.0.0.8"]
+    assert declared.outputs["console_url"] == "http://10.0.0.8:5003"
+    assert declare(monkeypatch, publicAddress="10.0.0.7").outputs["console_url"] == "http://127.0.0.1:5003"
+
+
 def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> None:
     for name, props in declared.resources[CONTAINER].items():
         rest = {key: value for key, value in props.items() if key != "uploads"}
@@ -184,16 +224,24 @@ def test_no_secret_is_anywhere_but_in_an_uploaded_file(declared: Declared) -> No
 
 def test_a_secret_reaches_only_those_who_need_it(declared: Declared) -> None:
     holders: dict[str, set[str]] = {}
+    credentials = [
+        *("redis-password", "minio-root-password", "minio-worker-password", "minio-console-password"),
+        *("qdrant-api-key", "api-token", "gpu-worker-token", "console-token"),
+    ]
     for name, props in declared.uploaders().items():
         for upload in props["uploads"]:
-            for credential in ("redis-password", "minio-root-password", "minio-worker-password", "qdrant-api-key"):
+            for credential in credentials:
                 if secret(credential) in upload["content"]:
                     holders.setdefault(credential, set()).add(role(name.removesuffix("-secrets")))
     assert holders == {
-        "redis-password": {"redis", "webhook", "worker"},
+        "redis-password": {"redis", "webhook", "worker", "console"},
         "minio-root-password": {"minio"},
         "minio-worker-password": {"worker"},
+        "minio-console-password": {"console"},
         "qdrant-api-key": {"qdrant", "gpu-worker"},
+        "api-token": {"webhook", "console"},
+        "gpu-worker-token": {"gpu-worker", "worker", "console"},
+        "console-token": {"console"},
     }
 
 
@@ -208,7 +256,8 @@ def test_a_changed_secret_replaces_the_containers_that_read_it(declared: Declare
 
 def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     networks = declared.resources["docker:index/network:Network"]
-    assert all(networks[name]["internal"] for name in CONVERSATIONS)
+    assert networks.keys() == {*CONVERSATIONS, INGRESS} - {"metrics", "charts"}
+    assert all(network.get("internal") for name, network in networks.items() if name != INGRESS)
     assert networks[INGRESS]["options"] == {"com.docker.network.bridge.enable_icc": "false"}
     on = {
         name: {network["name"].rpartition("-")[2] for network in props["networksAdvanced"]}
@@ -216,6 +265,7 @@ def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     }
     assert on["worker-1"] == {"jobs", "storage", "faces"}
     assert not on["worker-1"] & on["qdrant"]
+    assert not (on["console"] & on["qdrant"]) - {"ingress"}
     for name, props in declared.containers().items():
         for network in props["networksAdvanced"]:
             named = bool(network.get("aliases"))
@@ -292,3 +342,110 @@ def test_the_outputs_are_those_of_every_way_of_standing_it_up(declared: Declared
 def test_a_replaced_image_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     own = declare(monkeypatch, appImage="registry.example/app:1", minioImage="registry.example/minio:2")
     assert "docker:index/image:Image" not in own.resources
+
+
+STANDING: Props = {
+    "storage": {"endpoint": "https://minio.example:9000", "user": "admin", "password": "the-secret-value-of-theirs"},
+    "redisUrl": "rediss://:the-secret-value-of-redis@redis.example:6379/0",
+    "qdrantUrl": "https://qdrant.example:6333",
+    "qdrantApiKey": "the-secret-value-of-qdrant",
+    "publicAddress": "10.0.0.7",
+}
+
+
+def test_with_services_that_stand_already_no_other_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **STANDING)
+    assert set(declared.containers()) == {"webhook", "console", "gpu-worker-1", "worker-1", "worker-2"}
+    assert set(declared.resources["docker:index/network:Network"]) == {"faces", "operators", INGRESS}
+    volumes = declared.resources["docker:index/volume:Volume"]
+    assert set(volumes) == {f"{name}-secrets" for name in declared.containers()}
+    dynamic = {
+        name for name, props in declared.resources["pulumi-python:dynamic:Resource"].items() if "endpoint" in props
+    }
+    assert dynamic == {
+        "images",
+        "videos",
+        "minio-worker",
+        "minio-console",
+        "minio-crawler",
+        "targets",
+        "images-events",
+        "videos-events",
+    }
+    assert "docker:index/remoteImage:RemoteImage" not in declared.resources
+    for props in declared.resources[CONTAINER].values():
+        assert "the-secret-value" not in json.dumps({key: value for key, value in props.items() if key != "uploads"})
+
+
+def test_services_are_told_where_those_are_that_stand_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **STANDING)
+    worker, face = (environment_of(declared.containers()[name]) for name in ("worker-1", "gpu-worker-1"))
+    assert worker["MINIO_ENDPOINT"] == "https://minio.example:9000"
+    assert face["QDRANT_URL"] == "https://qdrant.example:6333"
+    files = {
+        (name, upload["file"].rpartition("/")[2]): upload["content"]
+        for name, props in declared.uploaders().items()
+        for upload in props["uploads"]
+    }
+    assert files["webhook-secrets", "redis_url"] == files["worker-1-secrets", "redis_url"] == STANDING["redisUrl"]
+    assert files["gpu-worker-1-secrets", "qdrant_api_key"] == STANDING["qdrantApiKey"]
+    assert declared.outputs["redis_url"] == STANDING["redisUrl"]
+    assert (declared.outputs["minio_url"], declared.outputs["minio_user"]) == ("https://minio.example:9000", "admin")
+    on = {
+        name: {network["name"].rpartition("-")[2] for network in declared.containers()[name]["networksAdvanced"]}
+        for name in ("worker-1", "console")
+    }
+    assert on == {"worker-1": {"faces", INGRESS}, "console": {"faces", "operators", INGRESS}}
+
+
+def test_a_socket_of_redis_is_mounted_and_needs_no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = declare(monkeypatch, redisUrl="unix:///run/redis/redis.sock?db=1").containers()
+    assert "redis" not in containers
+    for name in ("webhook", "worker-1", "console"):
+        mounts = {volume.get("hostPath"): volume["containerPath"] for volume in containers[name]["volumes"]}
+        assert mounts["/run/redis"] == "/run/redis"
+    assert not any(network["name"].endswith(INGRESS) for network in containers["worker-1"]["networksAdvanced"])
+
+
+def test_monitoring_adds_both_hardened_as_the_others_and_tells_them_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    declared = declare(monkeypatch, monitoring=True)
+    assert {"prometheus", "grafana"} <= declared.containers().keys()
+    test_no_container_runs_without_its_limits(declared)
+    test_nothing_is_declared_twice_which_pulumi_refuses(declared)
+    test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared)
+    test_no_secret_is_anywhere_but_in_an_uploaded_file(declared)
+    for name in ("prometheus", "grafana"):
+        props = declared.containers()[name]
+        assert {port["ip"] for port in props["ports"]} == {"127.0.0.1"}
+        assert props["healthcheck"]["tests"][1] == "wget"
+    files = {
+        upload["file"]: upload["content"]
+        for name in ("prometheus", "grafana")
+        for upload in declared.uploaders()[f"{name}-secrets"]["uploads"]
+    }
+    scraped = {job["job_name"]: job for job in json.loads(files["/run/secrets/prometheus.yml"])["scrape_configs"]}
+    assert scraped["lookingglass-webhook"]["authorization"] == {"credentials": secret("api-token")}
+    assert scraped["lookingglass-face-service"]["dns_sd_configs"][0]["names"] == ["gpu-worker"]
+    assert scraped["minio"]["static_configs"] == [{"targets": ["minio:9000"]}]
+    assert json.loads(files["/run/secrets/dashboards/pipeline.json"])["panels"]
+    assert "prometheus:9090" in files["/run/secrets/provisioning/datasources/lookingglass.yml"]
+    assert declared.outputs["grafana_password"] == secret("grafana-password")
+    if promtool := shutil.which("promtool"):
+        for name in ("prometheus.yml", "alerts.yml"):
+            (tmp_path / name).write_text(files[f"/run/secrets/{name}"].replace("/run/secrets/", f"{tmp_path}/"))
+        command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_it_there_is_nothing_of_monitoring(declared: Declared) -> None:
+    assert not {"prometheus", "grafana"} & declared.containers().keys()
+    assert not {"metrics", "charts"} & declared.resources["docker:index/network:Network"].keys()
+    assert "grafana_password" not in declared.outputs
+
+
+def test_a_swarm_has_no_monitoring_of_ours() -> None:
+    with pytest.raises(SettingsError, match="monitoring: one engine's only"):
+        load({"orchestrator": "swarm", "publicAddress": "0.0.0.0", "monitoring": "true"})

@@ -10,6 +10,9 @@ from pydantic.alias_generators import to_camel
 
 from tests.infra.docker_plugin import ROOT
 
+SWARM = {"orchestrator": "swarm", "publicAddress": "0.0.0.0"}
+STORAGE = '{"endpoint": "https://m.example:9000", "user": "admin", "password": "p"}'
+
 PAGE = (ROOT / "docs" / "pulumi.md").read_text()
 
 
@@ -38,6 +41,19 @@ def test_values_are_taken_as_pulumi_hands_them_over() -> None:
         ({"redisPort": "5002"}, "are the same"),
         ({"environment": '{"worker": {"MINIO_PASSWORD": "x"}}'}, "worker: MINIO_PASSWORD would show"),
         ({"environment": '{"wroker": {}}'}, "lookingglass:environment.wroker"),
+        ({"storage": '{"endpoint": "https://m:9000", "user": "a"}'}, "lookingglass:storage.password: Field required"),
+        ({"storage": STORAGE.replace("m.example", "localhost"), "publicAddress": "10.0.0.7"}, "loopback is its own"),
+        ({"storage": STORAGE}, "publicAddress: the storage posts its events to the webhook"),
+        ({"redisUrl": "redis://127.0.0.1:6379"}, "lookingglass:redisUrl: a container's loopback is its own"),
+        ({"redisUrl": "http://redis"}, "lookingglass:redisUrl: String should match"),
+        ({"qdrantUrl": "https://q:6333", "index": "embedded"}, "index: embedded needs no qdrantUrl"),
+        ({"qdrantApiKey": "x"}, "qdrantApiKey: goes with a qdrantUrl"),
+        ({"orchestrator": "swarm"}, "publicAddress: a Swarm publishes"),
+        ({**SWARM, "retainData": "false"}, "retainData: a Swarm's volumes"),
+        ({**SWARM, "engine": "insightface", "gpus": "[0]"}, "gpus: in a Swarm name each by its UUID"),
+        ({"registry": "registry.example/faces"}, "registry: is for the nodes of a Swarm"),
+        ({"webhooks": "2"}, "webhooks: more than one need a Swarm"),
+        ({"index": "embedded", "faceServices": "2"}, "index: embedded serves one face service only"),
         ({"pipIndexUrl": "https://me:secret@mirror.example/simple"}, "lookingglass:pipIndexUrl"),
     ],
 )
@@ -57,6 +73,9 @@ def test_a_wrong_key_is_named_with_its_value_and_what_is_allowed(config: dict[st
         {"goProxy": "https://me:hunter2@mirror.example"},
         {"minioPasword": "hunter2"},
         {"imageBucket": "hunter2!"},
+        {"storage": '{"endpoint": "https://m:9000", "user": "a", "pasword": "hunter2"}'},
+        {"redisUrl": "rediss://:hunter2@localhost"},
+        {"qdrantApiKey": '["hunter2"]'},
     ],
 )
 def test_no_value_that_may_be_a_secret_is_shown(config: dict[str, str]) -> None:

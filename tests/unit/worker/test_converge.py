@@ -35,6 +35,9 @@ class Bucket:
         self.denied = False
         self.requests = 0
 
+    def time(self) -> float:
+        return float(self.requests)
+
     def now(self, bucket: str, key: str) -> ObjectVersion | None:
         self.requests += 1
         if self.data is None:
@@ -96,7 +99,7 @@ class Faces:
         item.update(reason=str(error), reason_code=error.code, judged_by=error.judged_by)
         return item
 
-    def delete(self, bucket: str, key: str) -> int:
+    def delete(self, bucket: str, key: str, looked_at: float = 0.0) -> int:
         self.calls += 1
         removed = 0 if self.item is None else 1
         self._meanwhile()

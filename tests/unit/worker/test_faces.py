@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path == "/health":
-            self._answer(200, {"analysis_timeout_s": self.server.analysis_timeout_s})
+            self._answer(200, {"answer_timeout_s": self.server.answer_timeout_s})
             return
         self.server.asked.append((self.command, self.path, body, dict(self.headers)))
         answers = self.server.answers
@@ -66,7 +66,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: deque[tuple[int, Any]] = deque([INDEXED])
         self.asked: list[tuple[str, str, bytes, dict[str, str]]] = []
-        self.analysis_timeout_s = 60.0
+        self.answer_timeout_s = 60.0
         self.delay = 0.0
 
     def handle_error(self, *_: object) -> None:
@@ -175,10 +175,10 @@ def test_what_a_picture_did_to_one_it_does_not_do_to_the_next_in_the_same_try(
     service: Callable[[], Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faces, "ANSWER_S", 0.3)
-    monkeypatch.setattr(faces, "TURN_S", 0)
+    monkeypatch.setattr(faces, "SLACK_S", 0)
     services = [service(), service()]
     for one in services:
-        one.delay, one.analysis_timeout_s = 2, 0.1
+        one.delay, one.answer_timeout_s = 2, 0.1
     with pytest.raises(TransientError, match="does not answer"):
         client(*(one.url for one in services)).put_image(VERSION, b"abc")
     assert sum(len(one.asked) for one in services) == 1
@@ -228,10 +228,10 @@ def test_embeddings_travel_in_binary_both_ways(service: Callable[[], Service]) -
 
 def test_a_picture_is_waited_for_as_long_as_its_analysis_may_take(service: Callable[[], Service]) -> None:
     one = service()
-    one.analysis_timeout_s = 500
+    one.answer_timeout_s = 500
     calls = client(one.url)
     assert calls.answer_s() > 500
-    assert calls.analysis_s == 500
+    assert calls.longest_s == 500
 
 
 def test_every_address_of_a_name_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,254 @@
+"""The index in this process: Qdrant Edge, the server's own storage, one shard a collection.
+
+INDEX_DIR/edge/<collection>/   a shard
+INDEX_DIR/edge/aliases.json    what readers of an alias would see
+INDEX_DIR/edge/lock            held by the one process that has the index open
+
+Qdrant Edge lets no other thread of the process run while it is at work, so no call may be long.
+"""
+
+import fcntl
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as edge
+
+from app.common.errors import TransientError
+from app.gpu.index.store import CollectionMissingError, IndexAwayError, Mode, Payload, Point, VectorSpace, Where
+from app.gpu.index.vacuum import vacuum
+
+log = logging.getLogger(__name__)
+
+DISTANCES = {"cosine": edge.Distance.Cosine, "euclid": edge.Distance.Euclid}
+MODES = {
+    "upsert": edge.UpdateMode.Upsert,
+    "insert_only": edge.UpdateMode.InsertOnly,
+    "update_only": edge.UpdateMode.UpdateOnly,
+}
+
+#: Points an update.
+UPSERT_BATCH = 1000
+
+#: Values of a member that are tallied.
+MOST_VALUES = 1000
+
+#: A shard must have vectors; one of records has a sparse kind that no point uses.
+UNUSED = "none"
+
+#: Nothing searches in this process, so no search graph is built: kilobytes of vectors from which one would be.
+NEVER = 2**40
+
+#: What Qdrant Edge raises; it has no errors of its own, and says "not initialized" of a shard that was closed.
+ERRORS = (Exception,)
+
+
+class EdgeStore:
+    """See `Store`; safe to use from many threads, of one process."""
+
+    where = "embedded"
+
+    def __init__(self, directory: Path) -> None:
+        """Open the index in a directory, which is created.
+
+        Raises:
+            TransientError: another process has it open.
+        """
+        _leave_local_mode(directory)
+        self._directory = directory / "edge"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise TransientError(
+                f"The embedded index in INDEX_DIR={directory} is open in another process: "
+                "end that one, or point QDRANT_URL at a server."
+            ) from error
+        self._opening = threading.Lock()
+        self._shards: dict[str, edge.EdgeShard] = {}
+        vacuum(self._directory)
+        try:
+            for config in sorted(self._directory.glob("*/edge_config.json")):
+                with self._errors():
+                    self._shards[config.parent.name] = edge.EdgeShard.load(str(config.parent))
+        except IndexAwayError:
+            self.close()
+            raise
+
+    def collections(self) -> set[str]:
+        return set(self._shards)
+
+    def create(self, collection: str, space: VectorSpace | None, keywords: Sequence[str]) -> None:
+        with self._errors(), self._opening:
+            if collection not in self._shards:
+                path = self._directory / collection
+                shutil.rmtree(path, ignore_errors=True)  # what a start that was cut off left
+                self._shards[collection] = edge.EdgeShard.create(str(path), _config(space))
+            shard = self._shards[collection]
+            indexed = set(shard.info().payload_schema)
+            for name in keywords:
+                if name not in indexed:
+                    shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
+
+    def drop(self, collection: str) -> None:
+        with self._errors(), self._opening:
+            if shard := self._shards.pop(collection, None):
+                shard.close()
+                shutil.rmtree(self._directory / collection)
+
+    def dimension(self, collection: str) -> int:
+        with self._shard(collection):
+            config = json.loads((self._directory / collection / "edge_config.json").read_text())
+        return int(config["vectors"][""]["size"])
+
+    def alias(self, name: str) -> str | None:
+        target = self._aliases().get(name)
+        return target if target in self._shards else None
+
+    def set_alias(self, name: str, collection: str) -> None:
+        with self._errors(), self._opening:
+            written = self._directory / "aliases.new"
+            written.write_text(json.dumps({**self._aliases(), name: collection}))
+            written.replace(self._directory / "aliases.json")
+
+    def upsert(
+        self, collection: str, points: Sequence[Point], where: Where | None = None, mode: Mode = "upsert"
+    ) -> None:
+        condition = _filter(where) if where else None
+        with self._shard(collection) as shard:
+            for at in range(0, len(points), UPSERT_BATCH):
+                batch = [
+                    edge.Point(point.id, _vector(point), point.payload) for point in points[at : at + UPSERT_BATCH]
+                ]
+                shard.update(edge.UpdateOperation.upsert_points(batch, condition, MODES[mode]))
+
+    def delete(self, collection: str, where: Where) -> None:
+        with self._shard(collection) as shard:
+            shard.update(edge.UpdateOperation.delete_points_by_filter(_filter(where)))
+
+    def retrieve(
+        self, collection: str, ids: Sequence[str], members: Sequence[str] | None = None
+    ) -> dict[str, Payload]:
+        with self._shard(collection) as shard:
+            found = shard.retrieve(list(ids), with_payload=_members(members), with_vector=False)
+        return {str(record.id): record.payload or {} for record in found}
+
+    def page(
+        self,
+        collection: str,
+        where: Where,
+        *,
+        limit: int,
+        after: str | None = None,
+        members: Sequence[str] | None = None,
+    ) -> tuple[dict[str, Payload], str | None]:
+        with self._shard(collection) as shard:
+            found, following = shard.scroll(
+                edge.ScrollRequest(
+                    offset=after,
+                    limit=limit,
+                    filter=_filter(where),
+                    with_payload=_members(members),
+                    with_vector=False,
+                )
+            )
+        return {str(record.id): record.payload or {} for record in found}, None if following is None else str(
+            following
+        )
+
+    def count(self, collection: str, where: Where) -> int:
+        with self._shard(collection) as shard:
+            return shard.count(edge.CountRequest(exact=True, filter=_filter(where)))
+
+    def tally(self, collection: str, member: str, where: Where) -> dict[str, int]:
+        with self._shard(collection) as shard:
+            found = shard.facet(edge.FacetRequest(member, limit=MOST_VALUES, exact=True, filter=_filter(where)))
+        return {str(hit.value): hit.count for hit in found.hits}
+
+    def keep(self) -> None:
+        # What was written is in the log; the less of it is in the log alone, the sooner a killed process is back.
+        with self._errors():
+            for shard in list(self._shards.values()):
+                shard.flush()
+
+    def close(self) -> None:
+        with self._opening:
+            for shard in self._shards.values():
+                shard.close()
+            self._shards.clear()
+            self._lock.close()
+
+    def _aliases(self) -> dict[str, str]:
+        path = self._directory / "aliases.json"
+        aliases: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        return aliases
+
+    @contextmanager
+    def _shard(self, collection: str) -> Iterator[edge.EdgeShard]:
+        shard = self._shards.get(collection)
+        if shard is None:
+            raise CollectionMissingError(f"it has no collection {collection} any more.")
+        with self._errors():
+            yield shard
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ERRORS as error:
+            raise IndexAwayError(f"INDEX_DIR={self._directory.parent}: {error}") from error
+
+
+def _leave_local_mode(directory: Path) -> None:
+    """Remove the embedded index of an earlier version: no deletion would reach the faces in it any more."""
+    if not (directory / "meta.json").exists():
+        return
+    log.warning(
+        "INDEX_DIR=%s held an index of an earlier version, which is replaced by an empty one: the next comparison "
+        "fills it from the buckets (`python -m app.worker reconcile`).",
+        directory,
+    )
+    shutil.rmtree(directory / "collection", ignore_errors=True)
+    (directory / ".lock").unlink(missing_ok=True)
+    (directory / "meta.json").unlink()  # last: a start that is cut off begins again
+
+
+def _config(space: VectorSpace | None) -> edge.EdgeConfig:
+    if space is None:
+        return edge.EdgeConfig(sparse_vectors={UNUSED: edge.EdgeSparseVectorParams()})
+    return edge.EdgeConfig(
+        vectors=edge.EdgeVectorParams(size=space.size, distance=DISTANCES[space.distance]),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=NEVER),
+    )
+
+
+def _vector(point: Point) -> Any:
+    return {} if point.vector is None else point.vector  # arrays are taken as they are, whatever the stubs say
+
+
+def _members(members: Sequence[str] | None) -> bool | list[str]:
+    return True if members is None else list(members) or False
+
+
+def _filter(where: Where) -> edge.Filter:
+    def matching(name: str, value: Any) -> edge.FieldCondition:
+        return edge.FieldCondition(
+            name, match=edge.MatchValue(value) if isinstance(value, str) else edge.MatchAny(sorted(value))
+        )
+
+    must: list[Any] = [matching(name, value) for name, value in where.having.items()]
+    must += [edge.FieldCondition(name, range=edge.RangeFloat(lt=bound)) for name, bound in where.below.items()]
+    must += [edge.IsEmptyCondition(name) for name in where.absent]
+    must_not: list[Any] = [matching(name, value) for name, value in where.lacking.items()]
+    must_not += [
+        edge.FieldCondition(name, range=edge.RangeFloat(gte=bound)) for name, bound in where.not_from.items()
+    ]
+    must_not += [edge.IsEmptyCondition(name) for name in where.there]
+    return edge.Filter(must=must or None, must_not=must_not or None)

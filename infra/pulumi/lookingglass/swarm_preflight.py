@@ -1,0 +1,139 @@
+"""What a Swarm must offer, asked of its manager before the first resource."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+from docker.models.nodes import Node
+
+from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
+from lookingglass.engine import LABEL
+from lookingglass.settings import Settings
+
+#: How a stack goes from one orchestrator to another.
+MOVE = "`pulumi destroy` takes them away and leaves the data, which the next `pulumi up` finds on its node"
+
+#: What a registry says of an image that it does not have; with it, it has answered.
+ANSWERED = (401, 403, 404)
+
+
+@dataclass
+class Found:
+    """What was found: what is wrong, and the addresses of the nodes that services are pinned to, by role."""
+
+    problems: list[str] = field(default_factory=list)
+    hosts: dict[str, str] = field(default_factory=dict)
+
+
+def look(client: docker.DockerClient, settings: Settings, stack: str) -> Found:
+    """Ask the engine, which has to be a manager, for its Swarm and what the stack needs of it."""
+    swarm = client.info()["Swarm"]
+    if swarm.get("LocalNodeState") != "active":
+        return Found(["orchestrator: the engine is in no Swarm; `docker swarm init` makes one of this node"])
+    if not swarm.get("ControlAvailable"):
+        return Found(["orchestrator: the engine is a worker of its Swarm; let dockerHost name a manager"])
+    nodes = [node for node in client.nodes.list() if _ready(node)]
+    found = Found()
+    for role in settings.pinned:
+        found.problems += _pin(role, nodes, found.hosts)
+    found.problems += [
+        *_cards(settings, nodes),
+        *_webhooks(settings, nodes),
+        *_registry(settings, client, nodes),
+        *_containers(client, stack),
+        *_data(settings, client, stack, nodes, str(swarm["NodeID"])),
+    ]
+    return found
+
+
+def _ready(node: Node) -> bool:
+    return bool(node.attrs["Status"]["State"] == "ready" and node.attrs["Spec"]["Availability"] == "active")
+
+
+def _labelled(role: str, nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if node.attrs["Spec"].get("Labels", {}).get(data_label(role)) == FIRST_DATA]
+
+
+def _pin(role: str, nodes: list[Node], hosts: dict[str, str]) -> Iterator[str]:
+    label, having = f"{data_label(role)}={FIRST_DATA}", _labelled(role, nodes)
+    if not having:
+        names = ", ".join(sorted(_name(node) for node in nodes))
+        yield (
+            f"{role} keeps data, and no node that is ready has the label {label}: `docker node update --label-add "
+            f"{label} NODE`, with NODE one of {names}"
+        )
+    elif len(having) > 1:
+        names = ", ".join(sorted(_name(node) for node in having))
+        yield f"{role} keeps its data on one node, and {names} have the label {label}: take it from all but one"
+    else:
+        hosts[role] = str(having[0].attrs["Status"]["Addr"])
+
+
+def _cards(settings: Settings, nodes: list[Node]) -> Iterator[str]:
+    offered = {card for node in nodes for card in _cards_of(node)}
+    for gpu in settings.gpus:
+        if gpu not in offered:
+            yield (
+                f"gpus: no node that is ready offers {gpu}; its engine's configuration has to name it in "
+                f"node-generic-resources, as {CARD_RESOURCE}={gpu} (docs/pulumi.md)"
+            )
+
+
+def _cards_of(node: Node) -> Iterator[str]:
+    resources: list[dict[str, Any]] = node.attrs["Description"]["Resources"].get("GenericResources") or []
+    for resource in resources:
+        named = resource.get("NamedResourceSpec", {})
+        if named.get("Kind") == CARD_RESOURCE:
+            yield str(named["Value"])
+
+
+def _webhooks(settings: Settings, nodes: list[Node]) -> Iterator[str]:
+    if settings.webhooks > len(nodes):
+        yield f"webhooks: {settings.webhooks} need as many nodes, each its own; {len(nodes)} are ready"
+
+
+def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node]) -> Iterator[str]:
+    built = [key for key, builds in settings.builds.items() if builds]
+    if not built:
+        return
+    if settings.registry is None:
+        if len(nodes) > 1:
+            yield (
+                f"registry: the other nodes cannot get what is built here ({', '.join(built)}); name a registry that "
+                "all of them reach, or images that are in one"
+            )
+        return
+    try:
+        client.api.inspect_distribution(f"{settings.registry}/lookingglass-preflight")  # type: ignore[no-untyped-call]
+    except docker.errors.APIError as error:
+        if error.status_code not in ANSWERED:
+            yield f"registry: {settings.registry} does not answer the engine: {error.explanation}"
+    except requests.RequestException as error:
+        yield f"registry: {settings.registry} does not answer the engine: {error}"
+
+
+def _containers(client: docker.DockerClient, stack: str) -> Iterator[str]:
+    for container in client.containers.list(all=True, filters={"label": f"{LABEL}={stack}"}):
+        if "com.docker.swarm.service.id" not in container.labels:
+            yield f"orchestrator: this stack runs as containers of this engine; {MOVE}"
+            return
+
+
+def _data(settings: Settings, client: docker.DockerClient, stack: str, nodes: list[Node], here: str) -> Iterator[str]:
+    """Data of a stack that was this engine's alone is not to be left behind by a label on another node."""
+    kept = {volume.name for volume in client.volumes.list(filters={"label": f"{LABEL}={stack}"})}
+    for role in settings.pinned:
+        name = f"lookingglass-{stack}-{'index' if role == 'gpu-worker' else role}"
+        having = _labelled(role, nodes)
+        if name in kept and len(having) == 1 and having[0].id != here:
+            yield (
+                f"{role}: its data is in the volume {name} of this engine's node, and {_name(having[0])} has the "
+                f"label {data_label(role)}={FIRST_DATA}: give it to this node, or remove the volume"
+            )
+
+
+def _name(node: Node) -> str:
+    return str(node.attrs["Description"]["Hostname"])

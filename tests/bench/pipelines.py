@@ -1,0 +1,86 @@
+"""Targets 4 and 5: from bucket to index, all services on the same cores, and what that costs beside the engine."""
+
+import io
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from minio import Minio
+
+from tests.bench import engines, servers
+from tests.bench.loops import bare_loops
+from tests.bench.measure import Figure, Target, compared, in_turn
+from tests.bench.pictures import group, numbered, portrait
+from tests.bench.servers import Pipeline
+from tests.bench.sizes import Sizes
+from tests.bench.usage import cpu_of, overhead, spent
+
+#: Seconds between two looks at how many are indexed.
+LOOK = 0.2
+
+#: Seconds for the last ones to be indexed, at the least.
+PATIENCE = 120
+
+
+def dlib(sizes: Sizes) -> Iterator[Figure]:
+    """Images/s with dlib."""
+    yield from _compared("dlib", None, portrait(), sizes.dlib_photos, 0.9, sizes)
+
+
+def stand_in(sizes: Sizes) -> Iterator[Figure]:
+    """Images/s with the stand-in pack, and the CPU time of everything beside it."""
+    yield from _compared("stand-in", engines.BUSY, group(), sizes.photos, 0.75, sizes)
+
+
+def through(found: Pipeline, client: Minio, pictures: list[tuple[str, bytes]]) -> float:
+    """Upload pictures and wait until the index has every one of them; return images/s."""
+    due = found.indexed() + len(pictures)
+    started = time.perf_counter()
+    for key, picture in pictures:
+        client.put_object("images", key, io.BytesIO(picture), len(picture))
+    while found.indexed() < due:
+        if time.perf_counter() - started > PATIENCE + len(pictures):
+            raise TimeoutError(f"{due - found.indexed():.0f} of {len(pictures)} pictures never reached the index.")
+        time.sleep(LOOK)
+    return len(pictures) / (time.perf_counter() - started)
+
+
+def _compared(
+    name: str, engine: str | None, picture: bytes, number: int, least: float, sizes: Sizes
+) -> Iterator[Figure]:
+    used: list[dict[str, float]] = []
+    numbers = count()
+    with (
+        servers.scratch() as directory,
+        servers.pipeline(directory, engine) as found,
+        bare_loops(engine or "app.gpu.engines:load", picture) as loops,
+    ):
+        client = servers.store(found.minio)
+
+        def ours() -> float:
+            pictures = [(f"{at}.jpg", numbered(picture, at)) for at in (next(numbers) for _ in range(number))]
+            before = cpu_of(found.pids)
+            rate = through(found, client, pictures)
+            used.append(spent(before, cpu_of(found.pids), number))
+            return rate
+
+        rates = in_turn(sizes.rounds, ours, lambda: loops.rate(picture, number))
+        uploading = _cpu_of_uploads(found, client, picture, number)
+    what = f"images/s from bucket to index, {number} photos, {name}, all services on the same cores"
+    more: dict[str, Any] = {"CPU ms per image": used[-1]}
+    yield compared(4, f"pipeline-{name}", what, "bare loops", Target(least=least), "images/s", rates, more)
+    if engine:
+        outside = [overhead(one) for one in used[1:]]
+        what = "CPU ms of all processes, outside decoding and engine, per new image"
+        more |= {"of which MinIO for the upload alone": uploading}
+        yield Figure(5, "cpu-outside", what, "–", Target(most=8), outside, more=more)
+
+
+def _cpu_of_uploads(found: Pipeline, client: Minio, picture: bytes, number: int) -> float:
+    """CPU milliseconds that MinIO takes for an upload of which nobody is told."""
+    client.make_bucket("untold")
+    before = cpu_of({"MinIO": found.pids["MinIO"]})
+    for at in range(number):
+        client.put_object("untold", f"{at}.jpg", io.BytesIO(picture), len(picture))
+    return spent(before, cpu_of({"MinIO": found.pids["MinIO"]}), number)["MinIO"]

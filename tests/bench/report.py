@@ -1,0 +1,88 @@
+"""What is printed, and what is put into docs/: figures for programs, for people, and a plot."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.local.tools import ROOT
+from tests.bench.measure import Figure, rounded
+from tests.bench.plot import curve
+
+DOCS = Path("docs")
+FIGURES, TEXT, PLOT = (ROOT / DOCS / f"benchmarks.{suffix}" for suffix in ("json", "md", "svg"))
+
+#: What encloses the table in the text.
+BEGIN, END = "<!-- figures: python -m tests.bench --write -->\n", "<!-- end of figures -->\n"
+
+#: Name of the figure that the plot is of, and where in it the costs are.
+PLOTTED, COSTS = "cost-per-object", "CPU ms per object, at objects"
+
+#: A figure as the file has it.
+Known = Mapping[str, Any]
+
+
+def line(figure: Figure) -> str:
+    """A figure for the terminal."""
+    known = figure.as_dict()
+    verdict = "holds" if figure.holds else "DOES NOT HOLD"
+    text = f"{known['number']:>2} {known['name']}: {_spread(known)}, target {known['target']}: {verdict}"
+    text += f"\n     {known['what']}: {_sides(known)}"
+    return text + "".join(f"\n     {name}: {_told(value)}" for name, value in known["more"].items())
+
+
+def write(figures: Iterable[Figure]) -> None:
+    """Put figures into the files, in place of those of the same name."""
+    known = {one["name"]: one for one in json.loads(FIGURES.read_text())} if FIGURES.exists() else {}
+    known |= {figure.name: figure.as_dict() for figure in figures}
+    ordered = sorted(known.values(), key=lambda one: one["number"])
+    FIGURES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    TEXT.write_text(document(TEXT.read_text(), ordered))
+    if drawing := plotted(ordered):
+        PLOT.write_text(drawing)
+
+
+def document(text: str, figures: Iterable[Known]) -> str:
+    """The text with these figures in place of those in it."""
+    before, _, after = text.partition(BEGIN)
+    return before + BEGIN + table(figures) + END + after.partition(END)[2]
+
+
+def plotted(figures: Iterable[Known]) -> str | None:
+    """The plot of the cost per object; None if it is not among the figures."""
+    for figure in figures:
+        if figure["name"] == PLOTTED:
+            costs = figure["more"][COSTS]
+            return curve({int(objects): float(cost) for objects, cost in costs.items()})
+    return None
+
+
+def table(figures: Iterable[Known]) -> str:
+    """The figures as Markdown."""
+    head = "| | what | beside | ratio (least to most) | target | |\n|---|---|---|---|---|---|\n"
+    return head + "".join(f"| {' | '.join(_row(figure))} |\n" for figure in figures)
+
+
+def _row(known: Known) -> list[str]:
+    ours, theirs = (f": {rounded(side)}" if side is not None else "" for side in (known["ours"], known["theirs"]))
+    what = known["what"] + ours + (f" {known['unit']}" if ours else "")
+    verdict = "–" if known["target"] == "–" else "holds" if known["holds"] else "**does not hold**"
+    return [str(known["number"]), what, known["beside"] + theirs, _spread(known), known["target"], verdict]
+
+
+def _spread(known: Known) -> str:
+    if known["rounds"] == 1:
+        return f"{known['ratio']}"
+    return f"{known['ratio']} ({known['min']} to {known['max']})"
+
+
+def _sides(known: Known) -> str:
+    if known["ours"] is None:
+        return str(known["beside"])
+    return f"{known['ours']} {known['unit']}; {known['beside']}: {known['theirs']}"
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)

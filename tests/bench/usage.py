@@ -1,0 +1,62 @@
+"""What processes use: CPU time and memory, of a process and all that it started."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import psutil
+
+#: The face service's processes by what their command line holds, and what they are called here.
+PARTS = {"app.gpu.decode": "decoders", "app.gpu.infer": "engines"}
+
+#: What is not overhead: decoding pictures and looking at them.
+INHERENT = frozenset(PARTS.values())
+
+
+def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU milliseconds until now by what a process is, numbered ones (`worker-1`) together, ended children included.
+
+    The face service's decoders and engines are counted for themselves.
+    """
+    total: defaultdict[str, float] = defaultdict(float)
+    for name, member in _members(pids):
+        times = member.cpu_times()
+        total[name] += (times.user + times.system + times.children_user + times.children_system) * 1000
+    return dict(total)
+
+
+def spent(before: Mapping[str, float], after: Mapping[str, float], share: int) -> dict[str, float]:
+    """CPU milliseconds between two looks, divided by so many images."""
+    return {name: (after[name] - before.get(name, 0.0)) / share for name in after}
+
+
+def overhead(spent: Mapping[str, float]) -> float:
+    """CPU milliseconds outside decoding and engine."""
+    return sum(value for name, value in spent.items() if name not in INHERENT)
+
+
+def memory_of(pids: Mapping[str, int]) -> dict[str, float]:
+    """MB in memory by what a process is; what a fork shares with its parent is not counted twice (PSS)."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for name, member in _members(pids):
+        total[name] += member.memory_full_info().pss / 1e6
+    return dict(total)
+
+
+def _members(pids: Mapping[str, int]) -> Iterator[tuple[str, psutil.Process]]:
+    for name, pid in pids.items():
+        kind = name.rstrip("0123456789").rstrip("-")
+        for member in _family(pid):
+            try:
+                with member.oneshot():
+                    command = member.cmdline()
+                    yield next((part for module, part in PARTS.items() if module in command), kind), member
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,103 @@
+"""A page takes as long with a hundred thousand objects in a real index as with a hundred."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.common.items import item_id
+from app.console.pages import create_app
+from app.console.parts import Parts
+from app.gpu.api import create_app as face_app
+from app.gpu.engines.base import EngineInfo
+from app.gpu.index import ITEMS, FaceIndex
+from app.gpu.index.edge import EdgeStore
+from app.gpu.index.store import Point
+from app.gpu.service import FaceService
+from app.gpu.service import Parts as FaceParts
+from app.gpu.settings import FaceSettings
+from tests.unit.console import standin
+from tests.unit.console.conftest import Console
+
+FEW, MANY = 100, 100_000
+
+INFO = EngineInfo("dlib", "dlib-1", "cpu", 128, "euclid", 0.6, 1600)
+
+#: Pages, and the seconds that each may take; the last has to read records until it finds what is wanted.
+PAGES = {
+    "/": 0.5,
+    "/objects": 0.5,
+    "/objects?status=rejected": 0.5,
+    "/objects?bucket=images&prefix=7": 0.5,
+    "/object?bucket=images&object=77.jpg": 0.5,
+    "/trouble": 0.5,
+    "/actions": 0.5,
+    "/objects?since=2026-11-02T00:00": 1.5,
+}
+
+
+@contextmanager
+def console_over(console: Console, directory: Path, count: int) -> Iterator[Any]:
+    """A browser on a console whose face service, the real one but for its engine, holds so many objects."""
+    store = EdgeStore(directory)
+    index = FaceIndex(store, INFO)
+    index.prepare()
+    for start in range(0, count, 5000):
+        store.upsert(ITEMS, [_point(number) for number in range(start, min(count, start + 5000))])
+    service = object.__new__(FaceService)
+    pool: Any = SimpleNamespace(info=INFO, problem=None, state=lambda: {"processes": 1})
+    service._parts = FaceParts(pool, index)
+    service._settings = FaceSettings()
+    with standin.served(face_app(service, FaceSettings())) as url:
+        wanted = console.parts.settings.model_copy(update={"gpu_worker_url": url})
+        with closing(Parts(wanted)) as parts:
+            parts.bucket = console.bucket  # type: ignore[assignment]
+            browser = create_app(wanted, parts).test_client()
+            assert browser.post("/sign-in", data={"token": standin.TOKEN}).status_code == 303
+            yield browser
+    index.close()
+
+
+def _point(number: int) -> Point:
+    bucket, key = "images", f"{number}.jpg"
+    if number % 10:
+        record = standin.record(bucket, key, face_count=0)
+    else:
+        record = standin.rejected(bucket, key, "damaged", "The JPEG is damaged.")
+    return Point(item_id(bucket, key), None, {**record, "item_id": item_id(bucket, key)})
+
+
+def seconds(browser: Any) -> dict[str, float]:
+    taken = {}
+    for page in PAGES:
+        each = []
+        for _ in range(3):
+            began = time.perf_counter()
+            answer = browser.get(page)
+            each.append(time.perf_counter() - began)
+            assert answer.status_code == 200, answer.text
+            assert "does not answer" not in answer.text
+        taken[page] = median(each)
+    return taken
+
+
+def test_pages_take_as_long_with_a_hundred_thousand_objects_as_with_a_hundred(
+    console: Console, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console_over(console, tmp_path / "few", FEW) as browser:
+        few = seconds(browser)
+    with console_over(console, tmp_path / "many", MANY) as browser:
+        many = seconds(browser)
+        assert f"{MANY:,}" in browser.get("/").text
+        assert f"{MANY // 10:,}" in browser.get("/trouble").text
+    with capsys.disabled():
+        for page in PAGES:
+            print(
+                f"\n{page}: {few[page] * 1000:.0f} ms with {FEW:,} objects, {many[page] * 1000:.0f} ms with {MANY:,}"
+            )
+    assert {page: taken for page, taken in many.items() if taken > PAGES[page]} == {}

@@ -1,0 +1,110 @@
+"""Changes of many requests are made together, by one thread, and each hears of its own."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.common.wire import OvertakenError
+from app.gpu.index.batches import MOST_CHANGES, Batches
+from app.gpu.index.changes import Change, Claim
+from app.gpu.index.store import IndexAwayError, Payload
+
+
+class Slow:
+    """Changes that take until they are let go, and remember what was made together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.go = threading.Semaphore(0)
+        self.failure: Exception | None = None
+
+    def claim(self, items: list[str]) -> dict[str, Payload]:
+        return {item: {"revision": item} for item in items}
+
+    def make(self, changes: list[Change]) -> list[Payload | OvertakenError]:
+        self.batches.append([change.claim.item_id for change in changes])
+        self.go.acquire()
+        if self.failure:
+            raise self.failure
+        return [
+            OvertakenError("late") if change.claim.key == "late" else {"key": change.claim.key} for change in changes
+        ]
+
+
+def change(key: str, number: int = 0) -> Change:
+    return Change(Claim("images", key, key, {"revision": str(number)}), {"etag": str(number)})
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def batches(slow: Slow) -> Any:
+    made: Any = slow
+    batches = Batches(made)
+    yield batches
+    slow.go.release(1000)
+    batches.close()
+
+
+def settle(batches: Batches, waiting: int) -> None:
+    while batches._waiting.qsize() < waiting:
+        threading.Event().wait(0.001)
+
+
+def test_what_waits_is_made_together_and_nothing_waits_for_more(slow: Slow, batches: Batches) -> None:
+    with ThreadPoolExecutor(20) as askers:
+        first = askers.submit(batches.make, change("first"))
+        while not slow.batches:
+            threading.Event().wait(0.001)
+        others = [askers.submit(batches.make, change(str(number))) for number in range(10)]
+        settle(batches, 10)
+        slow.go.release(2)
+        assert first.result()["key"] == "first"
+        assert {other.result()["key"] for other in others} == {str(number) for number in range(10)}
+    assert [len(batch) for batch in slow.batches] == [1, 10]
+
+
+def test_two_changes_of_one_item_are_made_one_after_the_other(slow: Slow, batches: Batches) -> None:
+    with ThreadPoolExecutor(3) as askers:
+        first = askers.submit(batches.make, change("first"))
+        while not slow.batches:
+            threading.Event().wait(0.001)
+        twice = [askers.submit(batches.make, change("same", number)) for number in range(2)]
+        settle(batches, 2)
+        slow.go.release(3)
+        assert all(answer.result()["key"] for answer in (first, *twice))
+    assert slow.batches == [["first"], ["same"], ["same"]]
+
+
+def test_each_hears_of_its_own(slow: Slow, batches: Batches) -> None:
+    slow.go.release(10)
+    assert batches.claim("a") == {"revision": "a"}
+    assert batches.make(change("b"))["key"] == "b"
+    with pytest.raises(OvertakenError):
+        batches.make(change("late"))
+
+
+def test_a_failure_is_told_to_who_asked_and_the_next_are_made(slow: Slow, batches: Batches) -> None:
+    slow.go.release(10)
+    slow.failure = IndexAwayError("away")
+    with pytest.raises(IndexAwayError):
+        batches.make(change("a"))
+    slow.failure = None
+    assert batches.make(change("a"))["key"] == "a"
+
+
+def test_a_batch_is_bounded(slow: Slow, batches: Batches) -> None:
+    with ThreadPoolExecutor(MOST_CHANGES + 11) as askers:
+        first = askers.submit(batches.make, change("first"))
+        while not slow.batches:
+            threading.Event().wait(0.001)
+        others = [askers.submit(batches.make, change(str(number))) for number in range(MOST_CHANGES + 10)]
+        settle(batches, len(others))
+        slow.go.release(10)
+        assert all(answer.result()["key"] for answer in (first, *others))
+    assert [len(batch) for batch in slow.batches] == [1, MOST_CHANGES, 10]

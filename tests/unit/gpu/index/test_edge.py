@@ -1,0 +1,127 @@
+"""The embedded index: durable, of one process alone, and in place of what an earlier version left."""
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from app.common.errors import TransientError
+from app.gpu.index import FaceIndex, IndexAwayError
+from app.gpu.index.edge import EdgeStore
+from app.gpu.index.store import Point, VectorSpace, Where
+from tests.unit.gpu.index.conftest import INFO, put
+
+#: Puts items one after another and says which it was told were written.
+WRITER = """
+import sys
+from pathlib import Path
+from app.gpu.index import FaceIndex
+from app.gpu.index.edge import EdgeStore
+from tests.unit.gpu.index.conftest import INFO, put
+
+index = FaceIndex(EdgeStore(Path(sys.argv[1])), INFO)
+index.prepare()
+for number in range(100_000):
+    put(index, f"{number}.jpg", "v1", 2)
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) == 200:
+            writer.kill()
+            break
+    acknowledged = 200 + len(writer.communicate()[0].splitlines())
+    assert writer.returncode == -signal.SIGKILL
+    index = FaceIndex(EdgeStore(tmp_path), INFO)
+    index.prepare()
+    said = index.records.lookup("images", [f"{number}.jpg" for number in range(acknowledged + 1)])
+    assert len(said) == acknowledged + 1
+    assert all(record["whole"] for record in said.values())
+    index.close()
+
+
+def test_it_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
+    index = FaceIndex(EdgeStore(tmp_path), INFO)
+    index.prepare()
+    put(index, "a.jpg", "v1", 3)
+    index.close()
+    reopened = FaceIndex(EdgeStore(tmp_path), INFO)
+    reopened.prepare()
+    assert reopened.alias_target() == reopened.collection
+    put(reopened, "a.jpg", "v2", 1)
+    assert reopened.records.points("images", "a.jpg") == 1
+    reopened.close()
+
+
+def test_it_is_open_in_one_process_only(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    with pytest.raises(TransientError, match="open in another process"):
+        EdgeStore(tmp_path)
+    store.close()
+    EdgeStore(tmp_path).close()
+
+
+def test_a_collection_whose_creation_was_cut_off_is_created_anew(tmp_path: Path) -> None:
+    (tmp_path / "edge" / "faces_model-a" / "segments").mkdir(parents=True)
+    (tmp_path / "edge" / "faces_model-a" / "segments" / "half").write_text("")
+    store = EdgeStore(tmp_path)
+    store.create("faces_model-a", VectorSpace(4, "euclid"), ("item_id",))
+    assert store.dimension("faces_model-a") == 4
+    store.close()
+
+
+def test_an_index_of_an_earlier_version_is_left_with_a_word_and_nothing_of_it_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = QdrantClient(path=str(tmp_path))
+    earlier.create_collection("items", vectors_config={})
+    earlier.close()
+    with caplog.at_level(logging.WARNING):
+        index = FaceIndex(EdgeStore(tmp_path), INFO)
+        index.prepare()
+    assert "an earlier version" in caplog.text
+    assert "reconcile" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["edge"]
+    put(index, "a.jpg", "v1", 1)
+    index.close()
+    caplog.clear()
+    EdgeStore(tmp_path).close()
+    assert caplog.text == ""
+
+
+def test_a_broken_shard_is_an_outage_that_names_the_directory(tmp_path: Path) -> None:
+    index = FaceIndex(EdgeStore(tmp_path), INFO)
+    index.prepare()
+    index.close()
+    (tmp_path / "edge" / "items" / "edge_config.json").write_text("nonsense")
+    with pytest.raises(IndexAwayError, match=str(tmp_path)):
+        EdgeStore(tmp_path)
+
+
+def test_what_was_deleted_leaves_the_disk_at_the_next_start(tmp_path: Path) -> None:
+    def occupied() -> int:
+        return sum(path.stat().st_blocks for path in tmp_path.glob("edge/faces_*/segments/**/*"))
+
+    store = EdgeStore(tmp_path)
+    store.create("faces_large", VectorSpace(1024, "euclid"), ())
+    ids = [str(UUID(int=number)) for number in range(3000)]
+    store.upsert("faces_large", [Point(one, np.ones(1024, np.float32), {"kept": one[-1]}) for one in ids])
+    store.delete("faces_large", Where(having={"kept": list("0123456789abcd")}))
+    left = store.count("faces_large", Where())
+    store.keep()
+    store.close()
+    before = occupied()
+    store = EdgeStore(tmp_path)
+    assert occupied() < before / 2
+    assert store.count("faces_large", Where()) == left > 0
+    store.close()
