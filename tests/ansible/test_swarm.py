@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import pytest
+from lookingglass import settings
 
 from tests.ansible.machine import Machine, boot
 from tests.ansible.site import Result, Site
@@ -207,12 +208,14 @@ def test_the_report_is_what_pulumi_needs(first_run: tuple[Cluster, Result]) -> N
     assert config == {
         "orchestrator": "swarm",
         "dockerHost": f"ssh://ops@{cluster.machines['one'].address}",
-        "publicAddress": cluster.machines["one"].address,
+        "publicAddress": "0.0.0.0",
+        "publicHost": cluster.machines["one"].address,
         "engine": "insightface",
         "gpus": json.dumps(report["hosts"]["two"]["cards"]),
         "modelPack": "stand_in",
         "networkMtu": str(MTU),
     }
+    assert settings.load(config).orchestrator == "swarm"
     assert f"Next: make up STACK=cluster REPORT={cluster.site.directory}/reports/cluster.json" in result.said
 
 
@@ -323,7 +326,7 @@ def test_an_absent_host_leaves_when_its_services_have_moved(cluster: Cluster) ->
 
 
 def test_a_host_that_died_is_forgotten(cluster: Cluster) -> None:
-    del cluster.variables["three"]
+    cluster.variables.pop("three", None)
     cluster.change()
     assert set(cluster.nodes) == {"one", "two", "three"}
     three = cluster.machines["three"]
