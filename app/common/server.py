@@ -40,9 +40,10 @@ MOST_DISCARDED = 64 * 2**20
 #: Bytes of a request's head: a key of 1,024 bytes takes 3,072 in a path.
 MAX_HEAD_BYTES = 16384
 
-#: Connections held at once, where the process may open as many files, and files left for everything else.
+#: Connections held at once, where the process may open as many files, and files left for everything else: the
+#: face service's slots alone take up to 512 (Python's mmap keeps one of its own).
 MOST_CONNECTIONS = 4000
-OTHER_FILES = 200
+OTHER_FILES = 800
 
 #: Bytes of an answer kept in memory for its reader; no answer is larger, so none goes to a file.
 MAX_ANSWER_BYTES = 2**30

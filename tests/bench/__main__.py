@@ -43,15 +43,13 @@ def main() -> None:
     sizes = QUICK if arguments.quick else WHOLE if arguments.whole else NORMAL
     if arguments.rounds:
         sizes = replace(sizes, rounds=arguments.rounds)
-    figures = []
     for name in arguments.parts or PARTS:
         started = time.monotonic()
         for figure in PARTS[name](sizes):
-            figures.append(figure)
             print(line(figure), flush=True)
+            if arguments.write:
+                write(figure)
         print(f"  ({name}: {time.monotonic() - started:.0f} s)", flush=True)
-    if arguments.write:
-        write(figures)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        return self.target.holds(self.value)
+        """Whether the target is met by the ratio as it is told."""
+        return self.target.holds(rounded(self.value))
 
     def as_dict(self) -> dict[str, Any]:
         """As `docs/benchmarks.json` has it."""
@@ -65,8 +66,8 @@ class Figure:
             "rounds": len(self.values),
             "what": self.what,
             "beside": self.beside,
-            "ours": rounded(self.ours),
-            "theirs": rounded(self.theirs),
+            "ours": None if self.ours is None else rounded(self.ours),
+            "theirs": None if self.theirs is None else rounded(self.theirs),
             "unit": self.unit,
             "more": _rounded_all(self.more),
         }
@@ -106,9 +107,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def rounded(value: float | None) -> float | None:
+def rounded(value: float) -> float:
     """To three digits that count."""
-    return None if value is None else float(f"{value:.3g}") if abs(value) < 1000 else round(value)
+    return float(f"{value:.3g}") if abs(value) < 1000 else round(value)
 
 
 def _rounded_all(value: Any) -> Any:

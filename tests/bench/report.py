@@ -31,10 +31,10 @@ def line(figure: Figure) -> str:
     return text + "".join(f"\n     {name}: {_told(value)}" for name, value in known["more"].items())
 
 
-def write(figures: Iterable[Figure]) -> None:
-    """Put figures into the files, in place of those of the same name."""
+def write(figure: Figure) -> None:
+    """Put a figure into the files, in place of the one of the same name."""
     known = {one["name"]: one for one in json.loads(FIGURES.read_text())} if FIGURES.exists() else {}
-    known |= {figure.name: figure.as_dict() for figure in figures}
+    known[figure.name] = figure.as_dict()
     ordered = sorted(known.values(), key=lambda one: one["number"])
     FIGURES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     TEXT.write_text(document(TEXT.read_text(), ordered))

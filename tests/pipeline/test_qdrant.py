@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import urllib3
 
 from infra.local.processes import ChildProcess
 from tests import media, qdrant_server
@@ -56,6 +57,24 @@ def test_what_is_uploaded_changed_and_removed(
     for key in ("a.jpg", "b.jpg"):
         found.minio.remove_object("images", key)
         found.gone("images", key)
+
+
+def test_a_server_that_lost_its_volume_is_filled_again_without_a_restart(
+    served: tuple[Pipeline, ChildProcess], server: tuple[ChildProcess, str], photos: dict[str, bytes]
+) -> None:
+    found, _ = served
+    etag = found.put("images", "kept.jpg", media.jpeg(media.portrait(photos)))
+    found.indexed("images", "kept.jpg", etag)
+    listed = urllib3.request("GET", f"{server[1]}/collections").json()["result"]["collections"]
+    assert {"items", "services"} < {collection["name"] for collection in listed}
+    for collection in listed:
+        urllib3.request("DELETE", f"{server[1]}/collections/{collection['name']}")
+    status, health = found.call("GET", "gpu_worker/health")
+    assert (status, health["index"]["items"]) == (200, 0)
+    assert "1 missing" in operate(found, "reconcile", "--wait").stderr
+    assert found.indexed("images", "kept.jpg", etag)["points"] == 1
+    found.minio.remove_object("images", "kept.jpg")
+    found.gone("images", "kept.jpg")
 
 
 def test_nothing_is_lost_while_the_server_is_away(

@@ -139,7 +139,7 @@ class Settings(BaseModel):
 
     image_bucket: str = Field("images", pattern=BUCKET)
     video_bucket: str = Field("videos", pattern=BUCKET)
-    #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some ten thousand faces.
+    #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some hundred thousand faces.
     index: Literal["server", "embedded"] = "server"
     #: Services that stand already, in place of the stack's own.
     storage: existing.Storage | None = Field(None, repr=False)
