@@ -67,11 +67,11 @@ class Make:
     """`make`, as an operator types it, on this engine."""
 
     def __init__(self, host: str) -> None:
-        self._environment = {**os.environ, "DOCKER_HOST": host, "STACK": STACK}
+        self.environment = {**os.environ, "DOCKER_HOST": host, "STACK": STACK}
 
     def __call__(self, *words: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["make", "--silent", *words], cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60
+            ["make", "--silent", *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -99,19 +99,14 @@ def test_logs_are_of_one_service_or_of_all(make: Make, containers: dict[str, Con
 
 
 def test_logs_are_followed(make: Make, containers: dict[str, Container]) -> None:
-    following = subprocess.Popen(
-        ["make", "--silent", "logs", "SERVICE=gpu-worker-1"],
-        cwd=ROOT,
-        env=make._environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert following.stdout
-    assert following.stdout.readline() == "gpu-worker-1 started\n"
-    time.sleep(0.5)
-    assert following.poll() is None
-    containers["gpu-worker-1"].restart(timeout=5)
-    assert following.wait(30) == 0
+    command = ["make", "--silent", "logs", "SERVICE=gpu-worker-1"]
+    with subprocess.Popen(command, cwd=ROOT, env=make.environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        assert following.stdout.readline() == "gpu-worker-1 started\n"
+        time.sleep(0.5)
+        assert following.poll() is None
+        containers["gpu-worker-1"].restart(timeout=5)
+        assert following.wait(30) == 0
 
 
 def test_a_service_is_restarted_and_no_other(make: Make, containers: dict[str, Container]) -> None:
