@@ -93,7 +93,7 @@ lint: $(VENV)/.dev ## Check style, types and shell scripts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/shellcheck scripts/*.sh .ci/run tests/ansible/host/machine tests/ansible/host/modprobe \
+	$(BIN)/shellcheck scripts/*.sh scripts/lookingglass .ci/run tests/ansible/host/machine tests/ansible/host/modprobe \
 	  tests/ansible/packages/nvidia-smi tests/ansible/packages/nvidia-ctk tests/ansible/host/rocky/usr/bin/dracut
 	cd infra/ansible && PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline --strict --profile production -q
 format: $(VENV)/.dev ## Format the code

@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import pytest
+from lookingglass import settings
 
 from tests.ansible.machine import Machine, boot
 from tests.ansible.site import Result, Site
@@ -207,12 +208,14 @@ def test_the_report_is_what_pulumi_needs(first_run: tuple[Cluster, Result]) -> N
     assert config == {
         "orchestrator": "swarm",
         "dockerHost": f"ssh://ops@{cluster.machines['one'].address}",
-        "publicAddress": cluster.machines["one"].address,
+        "publicAddress": "0.0.0.0",
+        "publicHost": cluster.machines["one"].address,
         "engine": "insightface",
         "gpus": json.dumps(report["hosts"]["two"]["cards"]),
         "modelPack": "stand_in",
         "networkMtu": str(MTU),
     }
+    assert settings.load(config).orchestrator == "swarm"
     assert f"Next: make up STACK=cluster REPORT={cluster.site.directory}/reports/cluster.json" in result.said
 
 
@@ -277,40 +280,40 @@ def test_a_line_of_inventory_adds_a_host_through_its_firewall(cluster: Cluster) 
     assert cluster.docker(f"run --rm --network talk {image} python3 -c '{RECEIVE}'") == "1000000"
     until(lambda: cluster.docker("ps --quiet --filter name=server", on="three") == "")
     cluster.docker("network rm talk")
-    assert cluster.play("--tags", "swarm").count("changed") == 0
 
 
-def test_a_drained_host_runs_nothing_and_comes_back(cluster: Cluster) -> None:
+def test_a_drained_host_runs_nothing(cluster: Cluster) -> None:
     cluster.serve("web", 4)
     until(lambda: len(cluster.tasks("web")) == 4)
     assert "three" in cluster.tasks("web")
     cluster.variables["three"] = {"swarm_state": "drained"}
-    cluster.change()
+    assert cluster.change().changed == ["swarm : Give it role, availability and labels"]
     until(lambda: len(cluster.tasks("web")) == 4 and "three" not in cluster.tasks("web"))
     assert cluster.nodes["three"]["Spec"]["Availability"] == "drain"
-    del cluster.variables["three"]
-    cluster.change()
-    assert cluster.nodes["three"]["Spec"]["Availability"] == "active"
     cluster.docker("service rm web")
 
 
-def test_a_worker_is_made_a_manager_and_one_that_was_made_anew_takes_its_place(cluster: Cluster) -> None:
+def test_a_worker_is_made_a_manager_and_comes_back_from_being_drained(cluster: Cluster) -> None:
+    cluster.variables.pop("three", None)
     cluster.workers.remove("three")
     cluster.managers.append("three")
     result = cluster.change()
     assert "WARNING: 2 managers can lose no more of them" in result.said
-    before = cluster.nodes["three"]
-    assert before["Spec"]["Role"] == "manager"
+    spec = cluster.nodes["three"]["Spec"]
+    assert (spec["Role"], spec["Availability"]) == ("manager", "active")
     cluster.managers.remove("three")
     cluster.workers.append("three")
     cluster.change()
     assert cluster.nodes["three"]["Spec"]["Role"] == "worker"
-    cluster.machines["three"].run("docker swarm leave")  # as after a new installation
+
+
+def test_a_host_that_was_installed_anew_takes_its_own_place(cluster: Cluster) -> None:
+    before = cluster.nodes["three"]["ID"]
+    cluster.machines["three"].run("docker swarm leave")  # knows nothing any more, and the Swarm knows it
     until(lambda: cluster.nodes["three"]["Status"]["State"] == "down")
     cluster.change()
-    nodes = json.loads(cluster.docker("node inspect $(docker node ls --quiet)"))
-    assert sorted(node["Description"]["Hostname"] for node in nodes) == ["one", "three", "two"]
-    assert cluster.nodes["three"]["ID"] != before["ID"]
+    assert len(cluster.docker("node ls --quiet").split()) == 3
+    assert cluster.nodes["three"]["ID"] != before
 
 
 def test_an_absent_host_leaves_when_its_services_have_moved(cluster: Cluster) -> None:
@@ -319,19 +322,16 @@ def test_an_absent_host_leaves_when_its_services_have_moved(cluster: Cluster) ->
     assert set(cluster.nodes) == {"one", "two"}
     assert cluster.docker("info --format '{{.Swarm.LocalNodeState}}'", on="three") == "inactive"
     assert set(cluster.report["hosts"]) == {"one", "two"}
-    assert cluster.change().count("changed") == 0
 
 
 def test_a_host_that_died_is_forgotten(cluster: Cluster) -> None:
-    del cluster.variables["three"]
+    cluster.variables.pop("three", None)
     cluster.change()
     assert set(cluster.nodes) == {"one", "two", "three"}
     three = cluster.machines["three"]
-    address = three.address
-    three.run("systemctl stop docker.socket docker ssh.socket ssh || true")
+    cluster.variables["three"] = {"swarm_state": "absent", "ansible_host": three.address}
+    three.container.kill()
     until(lambda: cluster.nodes["three"]["Status"]["State"] == "down")
-    cluster.variables["three"] = {"swarm_state": "absent", "ansible_host": address}
     result = cluster.play("--tags", "swarm")
-    assert "three" in result.output
-    assert result.count("unreachable") >= 1
+    assert (result.count("unreachable"), result.count("failed")) == (1, 0), result.output
     assert set(cluster.nodes) == {"one", "two"}

@@ -90,7 +90,7 @@ def test_a_process_that_a_decoder_ends_takes_one_picture_with_it(poisoned: Pipel
     while len(ended) < 3 and time.monotonic() < deadline:
         for child in leader.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if "app.gpu.infer" in child.cmdline() and child.cpu_percent(0.1) > 50:
+                if "app.gpu.infer" in child.cmdline() and child.cpu_percent(0.1) > 5:  # busy, on a busy machine too
                     child.kill()
                     ended.add(child.pid)
     assert len(ended) >= 3

@@ -123,7 +123,8 @@ def _container(props: Props) -> ContainerSpec:
         image=props["image"],
         args=props.get("args"),
         user=props["user"],
-        env=props.get("env"),
+        # In one order, whatever order they come in: another would roll the service.
+        env=[f"{name}={value}" for name, value in sorted(props.get("env", {}).items())],
         labels=_labels(props),
         mounts=[_mount(mount) for mount in props.get("mounts", ())],
         secrets=[

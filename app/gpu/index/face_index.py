@@ -12,7 +12,16 @@ from app.common.wire import ConflictError, OvertakenError
 from app.gpu.engines.base import EngineInfo
 from app.gpu.index.batches import Batches
 from app.gpu.index.changes import Change, Changes, Claim, seen_before
-from app.gpu.index.layout import ALIAS, FACES_PREFIX, collection_of, face_collections, is_absent, prepare, told
+from app.gpu.index.layout import (
+    ALIAS,
+    FACES_PREFIX,
+    collection_of,
+    face_collections,
+    is_absent,
+    is_open,
+    prepare,
+    told,
+)
 from app.gpu.index.presence import INTERVAL, Presence
 from app.gpu.index.reading import Records
 from app.gpu.index.store import CollectionMissingError, IndexAwayError, Payload, Store, Vector
@@ -143,7 +152,7 @@ class FaceIndex:
     def held(self, claim: Claim) -> Payload | None:
         """The record that a claim found, if the item is known, all it promises is there, and nobody writes it."""
         record = claim.record
-        if is_absent(record) or record.get("writing") or not self.records.is_whole(record):
+        if is_absent(record) or is_open(record) or not self.records.is_whole(record):
             return None
         return told(record)
 
@@ -222,7 +231,7 @@ class FaceIndex:
 
     def _is_being_written(self, record: Payload) -> bool:
         """Whether another service announced a moment ago that it writes the item's points."""
-        return any(
+        return is_open(record) and any(
             note["writer"] != self._changes.writer and abs(self._now() - note["since"]) < 2 * GRACE
             for note in record.get("writing", ())
         )

@@ -64,6 +64,11 @@ def is_absent(record: Payload | None) -> bool:
     return record is None or record["status"] == ABSENT
 
 
+def is_open(record: Payload) -> bool:
+    """Whether a writer announced points of the item and has not completed the record, or never will."""
+    return any(note["fence"] == record["fence"] for note in record.get("writing", ()))
+
+
 def points_of(record: dict[str, Any]) -> list[str]:
     """The ids of the points that a record, or a writer's note in one, speaks of."""
     return [

@@ -11,6 +11,7 @@ from app.gpu.index.layout import (
     collection_of,
     face_collections,
     is_absent,
+    is_open,
     points_of,
     told,
 )
@@ -70,7 +71,7 @@ class Records:
         """
         found = self._store.retrieve(ITEMS, [item_id(bucket, key) for key in keys])
         records = [told(record) for record in found.values() if not is_absent(record)]
-        whole = self._whole(records)
+        whole = self._whole([record for record in found.values() if not is_absent(record) and not is_open(record)])
         return {record["key"]: {**record, "whole": record["item_id"] in whole} for record in records}
 
     def is_whole(self, record: Payload) -> bool:

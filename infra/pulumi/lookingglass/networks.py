@@ -51,6 +51,8 @@ class Networks(pulumi.ComponentResource):
             options["encrypted"] = "true"
         elif not swarm and not internal:
             options["com.docker.network.bridge.enable_icc"] = "false"
+        if swarm and self._settings.network_mtu != 1500:
+            options["com.docker.network.driver.mtu"] = str(self._settings.network_mtu)
         network = docker.Network(
             name,
             name=f"lookingglass-{self._stack}-{name}",

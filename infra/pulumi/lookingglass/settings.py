@@ -94,6 +94,8 @@ class Settings(BaseModel):
     registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")
     #: Whether the networks of a Swarm are encrypted between its nodes.
     encrypted_networks: bool = False
+    #: MTU of the network between the nodes of a Swarm; Docker takes off itself what its tunnel and encryption need.
+    network_mtu: int = Field(1500, ge=1280, le=9216)
     #: The engine, as `unix://…`, `tcp://…` or `ssh://user@host`; unset, what `DOCKER_HOST` says, or this machine's.
     docker_host: str | None = Field(None, pattern=r"^(unix|tcp|ssh)://")
     #: Address of the Docker host on which MinIO and the webhook listen. Everything else listens on loopback.

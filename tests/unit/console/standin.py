@@ -3,6 +3,7 @@ told what they hold. `tests/pipeline/test_console.py` has the real ones."""
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,7 +103,9 @@ class Faces:
 
         @app.get("/items/count")
         def count() -> Response:
-            return jsonify(status="success", items=len(self._selected()))
+            found, by = self._selected(), request.args.get("by")
+            counted = {"by": Counter(one[by] for one in found if one[by])} if by else {}
+            return jsonify(status="success", items=len(found), **counted)
 
         @app.post("/items/lookup")
         def lookup() -> Response:
@@ -143,7 +146,7 @@ class Faces:
         return app
 
     def _selected(self) -> list[JSON]:
-        wanted = {name: value for name, value in request.args.items() if name not in ("limit", "after")}
+        wanted = {name: value for name, value in request.args.items() if name not in ("limit", "after", "by")}
         found = [one for one in self.records.values() if all(one[name] == value for name, value in wanted.items())]
         return sorted(found, key=lambda one: str(one["item_id"]))
 

@@ -125,6 +125,15 @@ def test_secrets_are_files_of_their_reader_named_by_content(monkeypatch: pytest.
     assert secret("webhook-token") not in json.dumps(held)
 
 
+def test_networks_have_the_mtu_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = declare(monkeypatch, **SWARM, networkMtu=1400).resources["docker:index/network:Network"]
+    assert {json.dumps(props["options"]) for props in networks.values()} == {
+        '{"com.docker.network.driver.mtu": "1400"}'
+    }
+    networks = declare(monkeypatch, **SWARM).resources["docker:index/network:Network"]
+    assert not any(props.get("options") for props in networks.values())
+
+
 def test_networks_are_overlays_and_known_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, **SWARM, encryptedNetworks=True)
     networks = declared.resources["docker:index/network:Network"]

@@ -5,6 +5,7 @@ the pipeline tests run a real MinIO.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -43,12 +44,17 @@ class S3(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() + self.server.ahead if timestamp is None else timestamp)
+
     def log_message(self, *_: object) -> None:
         pass
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    #: Seconds that its clock is ahead.
+    ahead = 0.0
     encodings: list[str]
     listing: tuple[int, bytes, dict[str, str]]
     object: tuple[int, bytes, dict[str, str]]
@@ -121,3 +127,20 @@ def test_bytes_are_read_as_they_are_stored_whatever_their_encoding_says(s3: Serv
     assert store.read(version) == data
     assert version.same(store.now("images", "a.jpg"))
     assert set(s3.encodings[:2]) == {"identity"}
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_looks_are_ordered_by_the_store_s_clock(s3: Server, ahead: float) -> None:
+    s3.object = (200, b"picture", {"ETag": '"e1"'})
+    store = store_of(s3)
+    assert store.now("images", "a.jpg")
+    assert store.time() == pytest.approx(time.time(), abs=0.5)  # two that agree: to the fraction of a second
+    s3.ahead = ahead
+    store.now("images", "a.jpg")
+    seen = store.now("images", "a.jpg")
+    assert seen is not None
+    assert seen.looked_at == pytest.approx(time.time() + ahead, abs=3)
+    with store.get("images", "a.jpg") as body:
+        assert body is not None
+        assert body.version.looked_at > seen.looked_at - 1
+    assert store.page("images", None, 1)

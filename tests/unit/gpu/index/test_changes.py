@@ -84,6 +84,18 @@ def test_points_that_arrive_after_a_newer_version_do_not_join_it(index: FaceInde
     assert points(index) == 2
 
 
+def test_what_a_writer_did_not_complete_is_not_whole_until_it_is_done_again(index: FaceIndex, store: Store) -> None:
+    put(index, "a.jpg", "v1", 2)
+    cut_off(index, store, "v2", 3).late.pop()()
+    assert points(index) == 5
+    assert index.held(index.claim("images", "a.jpg")) is None
+    assert not index.records.lookup("images", ["a.jpg"])["a.jpg"]["whole"]
+    put(index, "a.jpg", "v1", 2)  # as the bucket has it again
+    assert points(index) == 2
+    assert index.held(index.claim("images", "a.jpg"))
+    assert index.records.lookup("images", ["a.jpg"])["a.jpg"]["whole"]
+
+
 def test_a_writer_that_is_at_it_is_given_time_to_complete(
     index: FaceIndex, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
