@@ -31,7 +31,7 @@ class Sizes:
     #: Seconds for which jobs end ten times as fast as they would in production.
     redis_s: int = 60
     #: Objects in bucket and index, step by step, and new ones put in at each.
-    objects: tuple[int, ...] = (100, 1000, 10_000)
+    objects: tuple[int, ...] = (100, 1000, 10_000, 100_000)
     new_objects: int = 200
     #: Images after which memory is compared.
     first_images: int = 1000
