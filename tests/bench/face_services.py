@@ -19,7 +19,7 @@ from tests.bench.loops import bare_loops
 from tests.bench.measure import Figure, Target, compared, in_turn, percentile
 from tests.bench.pictures import group, numbered, portrait
 from tests.bench.sizes import Sizes
-from tests.bench.usage import cpu_of, overhead, spent
+from tests.bench.usage import BY_CPU, cpu_of, overhead, spent
 
 CLIENTS = (1, 4, 16, 32)
 #: Clients of the card: a batch at work, and one that fills meanwhile.
@@ -104,6 +104,7 @@ def clients(sizes: Sizes) -> Iterator[Figure]:
     for number, mine in zip(CLIENTS, rates, strict=True):
         more = {"p99 ms": slowest[number], "CPU ms per image": used[number]}
         more |= {"CPU ms outside decoding and engine": overhead(used[number])}
+        more |= {BY_CPU: loops.cpu_ms / sum(used[number].values())}
         what = f"images/s of the face service, stand-in pack of 15 ms, {number} client{'s' * (number > 1)}"
         if number == 1:  # who sends one after the other cannot use two cores
             of_one = [one_loop] * len(mine)

@@ -14,7 +14,7 @@ from tests.bench.measure import Figure, Target, compared, in_turn
 from tests.bench.pictures import group, numbered, portrait
 from tests.bench.servers import Pipeline
 from tests.bench.sizes import Sizes
-from tests.bench.usage import cpu_of, overhead, spent
+from tests.bench.usage import BY_CPU, cpu_of, overhead, spent
 
 #: Seconds between two looks at how many are indexed.
 LOOK = 0.2
@@ -68,7 +68,7 @@ def _compared(
         rates = in_turn(sizes.rounds, ours, lambda: loops.rate(picture, number))
         uploading = _cpu_of_uploads(found, client, picture, number)
     what = f"images/s from bucket to index, {number} photos, {name}, all services on the same cores"
-    more: dict[str, Any] = {"CPU ms per image": used[-1]}
+    more: dict[str, Any] = {"CPU ms per image": used[-1], BY_CPU: loops.cpu_ms / sum(used[-1].values())}
     yield compared(4, f"pipeline-{name}", what, "bare loops", Target(least=least), "images/s", rates, more)
     if engine:
         outside = [overhead(one) for one in used[1:]]

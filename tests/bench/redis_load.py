@@ -66,12 +66,12 @@ def memory(sizes: Sizes) -> Iterator[Figure]:
         environment = servers.worker_environment(redis_url, "127.0.0.1:9", "http://127.0.0.1:9")
         connection = servers.connected(redis_url)
         with servers.workers(directory, 1, environment):
-            most = _end_jobs(connection, sizes.redis_s)
+            ended, most = _end_jobs(connection, sizes.redis_s)
         kept = int(connection.zcard("rq:finished:facial_recognition"))
         connection.close()
-    seconds = sizes.redis_s * FASTER
-    what = f"MiB of Redis at most, {RATE} images/s for {seconds} s simulated in {sizes.redis_s} s"
-    more = {"jobs ended": RATE * seconds, "finished jobs remembered at the end": kept}
+    # A machine that is too busy to end as many jobs simulates a shorter time.
+    what = f"MiB of Redis at most, {RATE} images/s for {ended // RATE} s simulated in {sizes.redis_s} s"
+    more = {"jobs ended": ended, "finished jobs remembered at the end": kept}
     yield Figure(
         11, "redis-memory", what, "its limit in the stack", Target(most=1), [most / LIMIT], most, LIMIT, "MiB", more
     )
@@ -97,8 +97,11 @@ def _slowest(url: str, questions: int) -> float:
     return 1000 * percentile(seconds, 0.99)
 
 
-def _end_jobs(connection: "redis.Redis", seconds: int) -> float:
-    """Have jobs end, as RQ writes it down, so many times as fast; return the most memory that Redis used (MiB)."""
+def _end_jobs(connection: "redis.Redis", seconds: int) -> tuple[int, float]:
+    """Have jobs end, as RQ writes it down, so many times as fast.
+
+    Returns how many did, and the most memory that Redis used (MiB).
+    """
     settings, most, number = WorkerSettings(), 0.0, 0
     used = queue("facial_recognition", connection)
     started = time.monotonic()
@@ -112,9 +115,7 @@ def _end_jobs(connection: "redis.Redis", seconds: int) -> float:
                 _end(used.create_job(ROUTE, **options(_job(number), settings)), settings, pipe)
             pipe.execute()
         most = max(most, connection.info("memory")["used_memory"] / 2**20)
-    if number < 0.9 * seconds * RATE * FASTER:
-        raise RuntimeError(f"Only {number} jobs ended in {seconds} s; this machine is too busy for the simulation.")
-    return most
+    return number, most
 
 
 def _end(job: Job, settings: WorkerSettings, pipe: "redis.client.Pipeline") -> None:

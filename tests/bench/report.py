@@ -8,6 +8,7 @@ from typing import Any
 from infra.local.tools import ROOT
 from tests.bench.measure import Figure, rounded
 from tests.bench.plot import curve
+from tests.bench.usage import BY_CPU
 
 DOCS = Path("docs")
 FIGURES, TEXT, PLOT = (ROOT / DOCS / f"benchmarks.{suffix}" for suffix in ("json", "md", "svg"))
@@ -59,7 +60,7 @@ def plotted(figures: Iterable[Known]) -> str | None:
 
 def table(figures: Iterable[Known]) -> str:
     """The figures as Markdown."""
-    head = "| | what | beside | ratio (least to most) | target | |\n|---|---|---|---|---|---|\n"
+    head = "| | what | beside | ratio (least to most) | by CPU time | target | |\n|---|---|---|---|---|---|---|\n"
     return head + "".join(f"| {' | '.join(_row(figure))} |\n" for figure in figures)
 
 
@@ -67,7 +68,8 @@ def _row(known: Known) -> list[str]:
     ours, theirs = (f": {rounded(side)}" if side is not None else "" for side in (known["ours"], known["theirs"]))
     what = known["what"] + ours + (f" {known['unit']}" if ours else "")
     verdict = "–" if known["target"] == "–" else "holds" if known["holds"] else "**does not hold**"
-    return [str(known["number"]), what, known["beside"] + theirs, _spread(known), known["target"], verdict]
+    by_cpu = str(known["more"].get(BY_CPU, "–"))
+    return [str(known["number"]), what, known["beside"] + theirs, _spread(known), by_cpu, known["target"], verdict]
 
 
 def _spread(known: Known) -> str:
@@ -85,4 +87,4 @@ def _sides(known: Known) -> str:
 def _told(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {part}" for name, part in value.items())
-    return str(value)
+    return f"{rounded(value)}" if isinstance(value, float) else str(value)

@@ -31,7 +31,7 @@ class Sizes:
     #: Seconds for which jobs end ten times as fast as they would in production.
     redis_s: int = 60
     #: Objects in bucket and index, step by step, and new ones put in at each.
-    objects: tuple[int, ...] = (100, 1000, 10_000)
+    objects: tuple[int, ...] = (100, 1000, 10_000, 100_000)
     new_objects: int = 200
     #: Images after which memory is compared.
     first_images: int = 1000
@@ -44,7 +44,7 @@ QUICK = Sizes(
     backlog=1000,
     jobs=100,
     requests=80,
-    card_requests=400,
+    card_requests=600,
     dlib_photos=20,
     photos=100,
     decodings=3,
@@ -52,7 +52,7 @@ QUICK = Sizes(
     many_jobs=100_000,
     questions=200,
     redis_s=20,
-    objects=(100, 1000),
+    objects=(100, 1000, 4000),
     new_objects=100,
     first_images=200,
     images=600,

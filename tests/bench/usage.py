@@ -8,6 +8,10 @@ import psutil
 #: The face service's processes by what their command line holds, and what they are called here.
 PARTS = {"app.gpu.decode": "decoders", "app.gpu.infer": "engines"}
 
+#: What a ratio of CPU times is called: what beside took, over what ours took. Who has more processes gets more of a
+#: machine that others use too, and seems faster than it is; this does not.
+BY_CPU = "ratio by CPU time"
+
 #: What is not overhead: decoding pictures and looking at them.
 INHERENT = frozenset(PARTS.values())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import urllib3
 
@@ -13,7 +14,7 @@ from tests.bench import servers
 from tests.bench.measure import Figure, Target, compared, in_turn
 from tests.bench.sending import send
 from tests.bench.sizes import Sizes
-from tests.bench.usage import cpu_of, spent
+from tests.bench.usage import BY_CPU, cpu_of, spent
 from tests.fixtures import free_port
 
 PLAIN = "plain Flask, gunicorn with two processes, Queue.enqueue"
@@ -40,9 +41,9 @@ def one_sender(sizes: Sizes) -> Iterator[Figure]:
 
             rates = in_turn(sizes.rounds, lambda: measure("ours", ours[0]), lambda: measure("plain", plain[0]))
         connection.close()
-    more = {
-        f"{name}: CPU ms per event": {part: last[-1][part] for part in (name, "redis")} for name, last in used.items()
-    }
+    costs = {name: {part: last[-1][part] for part in (name, "redis")} for name, last in used.items()}
+    more: dict[str, Any] = {f"CPU ms per event, {name}": cost for name, cost in costs.items()}
+    more[BY_CPU] = sum(costs["plain"].values()) / sum(costs["ours"].values())
     what = "events/s of one sender, each answered when Redis has its job"
     yield compared(1, "events", what, PLAIN, Target(least=2), "events/s", rates, more)
 
