@@ -73,7 +73,7 @@ def _compared(
     if engine:
         outside = [overhead(one) for one in used[1:]]
         what = "CPU ms of all processes, outside decoding and engine, per new image"
-        more |= {"of which MinIO for the upload alone": uploading}
+        more = {"CPU ms per image": used[-1], "of which MinIO for the upload alone": uploading}
         yield Figure(5, "cpu-outside", what, "–", Target(most=8), outside, more=more)
 
 

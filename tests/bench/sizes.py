@@ -54,8 +54,8 @@ QUICK = Sizes(
     redis_s=20,
     objects=(100, 1000, 4000),
     new_objects=100,
-    first_images=200,
-    images=600,
+    first_images=500,
+    images=1500,
 )
 
 NORMAL = Sizes()
