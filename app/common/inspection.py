@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 from rq import Worker
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution
 from rq.job import Job
@@ -98,14 +99,12 @@ def suspended(connection: Redis) -> bool:
     return bool(connection.exists(WORKERS_SUSPENDED))
 
 
-def count_finished(connection: Redis) -> None:
-    """Note that a job ended well, now."""
+def count_finished(pipeline: Pipeline) -> None:
+    """Note that a job ended well, now; `pipeline` is what writes its end."""
     now = datetime.now(UTC)
     key = FINISHED.format(now)
-    with connection.pipeline(transaction=False) as pipe:
-        pipe.hincrby(key, str(now.minute), 1)
-        pipe.expire(key, FINISHED_HOURS * 3600)
-        pipe.execute()
+    pipeline.hincrby(key, str(now.minute), 1)
+    pipeline.expire(key, FINISHED_HOURS * 3600)
 
 
 def finished(connection: Redis) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def work(settings: WorkerSettings) -> None:
     )
     worker.job_memory = settings.job_memory_bytes
     worker.forks = jobs.forks
+    worker.note_success = jobs.note_success
     worker.least_timeout = jobs.least_timeout
     worker.chores = lambda connection: _chores(connection, settings)
     logging.getLogger(jobs.__name__).info(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
+from redis.client import Pipeline
 from rq import Queue, Retry, get_current_job
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -132,6 +133,12 @@ def forks(job: Job) -> bool:
     return not removed and guess_from_name(str(told.get("object", ""))) is Kind.VIDEO
 
 
+def note_success(outcome: Any, pipeline: Pipeline) -> None:
+    """Count a job on an object that ended well, unless it only passed the object on."""
+    if isinstance(outcome, dict) and "object" in outcome and outcome["status"] != "forwarded":
+        count_finished(pipeline)
+
+
 def least_timeout() -> float:
     """Seconds that a job needs at least, whatever IMAGE_JOB_TIMEOUT says: the face service may take so long."""
     longest = context().faces.longest_s
@@ -161,9 +168,6 @@ def _converge(doing: str, bucket: str, key: str) -> JSON:
         if job is None:
             raise
         outcome = _forward(job, context().settings, found.version)
-    else:
-        if job:
-            count_finished(job.connection)
     log.info("Finished %s/%s: %s", bucket, key, outcome["status"], extra={"outcome": outcome})
     return outcome
 

@@ -154,6 +154,8 @@ class ReliableWorker(Worker):
 
     #: Called now and then, while nothing else is to be done.
     chores: Callable[[Redis], None] = staticmethod(lambda _connection: None)
+    #: Called with what a job returned that ended well, and with what writes its end, to have more written.
+    note_success: Callable[[Any, Pipeline], None] = staticmethod(lambda _outcome, _pipeline: None)
     #: Whether a job is to run in a process of its own.
     forks: Callable[[Job], bool] = staticmethod(lambda _job: True)
     #: Least seconds that a job may run, whatever it says.
@@ -237,6 +239,17 @@ class ReliableWorker(Worker):
     def handle_execution_ended(self, job: Job, queue: BaseQueue, heartbeat_ttl: int) -> None:  # noqa: ARG002
         """Note when; what is written next says it to Redis."""
         job.ended_at = now()
+
+    def handle_job_success(self, job: Job, *args: Any, **options: Any) -> None:
+        """Remember what it returned, for what is written with its end."""
+        self._outcome = job._result
+        super().handle_job_success(job, *args, **options)
+
+    def increment_successful_job_count(self, pipeline: Pipeline | None = None) -> None:
+        """Count it here too, without asking Redis once more."""
+        super().increment_successful_job_count(pipeline)
+        if pipeline is not None:
+            self.note_success(self._outcome, pipeline)
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Remember the state, and tell it, but not that nothing is done for a moment between two jobs."""

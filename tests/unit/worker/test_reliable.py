@@ -16,6 +16,7 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from app.common.inspection import finished
 from app.common.jobs import FUNCTIONS, REFUSED_JOBS, queue
 from app.worker import jobs
 from app.worker.reliable import GuardedJob, ReliableQueue, ReliableWorker, deaths
@@ -57,7 +58,9 @@ def connection(tmp_path: Path) -> Iterator["redis.Redis"]:
 def _functions(monkeypatch: pytest.MonkeyPatch) -> None:
     """What jobs may call here, beside ours."""
     mine = {f"{__name__}.{function.__name__}" for function in (here, hang, count_lives)}
-    monkeypatch.setattr(GuardedJob, "functions", FUNCTIONS | {"builtins.abs", "builtins.bytearray"} | mine)
+    monkeypatch.setattr(
+        GuardedJob, "functions", FUNCTIONS | {"builtins.abs", "builtins.bytearray", "builtins.dict"} | mine
+    )
 
 
 def here() -> int:
@@ -159,6 +162,7 @@ def test_a_job_in_the_worker_s_process_asks_redis_no_more_than_five_times(connec
     target.enqueue("builtins.abs", -1)
     worker = worker_of(connection)
     worker.forks = lambda _job: False
+    worker.note_success = jobs.note_success
     worker.work(burst=True, logging_level=None)  # what is asked for once
     number = 50
     for _ in range(number):
@@ -175,6 +179,18 @@ def test_a_job_in_the_worker_s_process_asks_redis_no_more_than_five_times(connec
         worker.work(burst=True, logging_level=None)
     assert target.finished_job_registry.get_job_count() == number + 1
     assert len(asked) / number < 5 + 60 / number  # and what a worker asks for when it begins and ends
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_what_was_done_is_counted_once(connection: "redis.Redis", forks: bool) -> None:
+    target = queue(QUEUES[0], connection)
+    for outcome in ({"object": "a.jpg", "status": "indexed"}, {"object": "b.mp4", "status": "forwarded"}, {}):
+        target.enqueue("builtins.dict", **outcome)
+    worker = worker_of(connection)
+    worker.forks = lambda _job: forks
+    worker.note_success = jobs.note_success
+    worker.work(burst=True, logging_level=None)
+    assert finished(connection)["day"] == 1
 
 
 def run_until_killed(port: int) -> None:
