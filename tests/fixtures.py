@@ -126,8 +126,12 @@ class Interfaces:
 
     def gone(self, bucket: str, key: str, timeout: float = SOON) -> None:
         """Wait until nothing of an object is left in the index."""
-        eventually(lambda: self.item(bucket, key).get("code") == "not_found", f"{bucket}/{key} gone", timeout)
-        assert self.item(bucket, key)["points"] == 0
+
+        def probe() -> bool:
+            answer = self.item(bucket, key)
+            return answer.get("code") == "not_found" and answer["points"] == 0
+
+        eventually(probe, f"{bucket}/{key} gone", timeout)
 
     def idle(self, timeout: float = SOON) -> None:
         """Wait until no job is queued or under way."""
