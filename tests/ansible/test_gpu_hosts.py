@@ -1,6 +1,5 @@
 """The playbook on real machines: fresh, again, checked, upgraded, interrupted, refused."""
 
-import gc
 import json
 import random
 from collections.abc import Iterator
@@ -346,7 +345,6 @@ def _settle(machine: Machine) -> None:
 NOT_GIVEN = {"openFiles", "redisImage", "qdrantImage", "minioImage", "baseImage"}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py does not wait for its ssh
 def test_the_report_is_what_the_pulumi_program_takes(
     site: Site, host: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -363,4 +361,3 @@ def test_the_report_is_what_the_pulumi_program_takes(
     except EngineError as error:
         _, *problems = str(error).splitlines()
         assert {problem.split(":")[0].strip() for problem in problems} <= NOT_GIVEN
-    gc.collect()

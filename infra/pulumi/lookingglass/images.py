@@ -1,7 +1,7 @@
 """The images: ours built from the working tree, the others pulled, each replaceable by configuration."""
 
+import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import pulumi
@@ -14,7 +14,7 @@ from lookingglass.leftovers import Leftovers
 from lookingglass.settings import ServiceName, Settings, SettingsError
 
 #: Where the builds find a site's certificates.
-SITE_CA = ROOT / "infra" / "images" / "ca" / "site.crt"
+SITE_CA = ROOT / "infra" / "images" / "ca"
 
 
 class Images(pulumi.ComponentResource):
@@ -33,7 +33,7 @@ class Images(pulumi.ComponentResource):
         super().__init__("lookingglass:infra:Images", "images", None, opts)
         self._settings, self._stack, self._own = settings, stack, ResourceOptions(parent=self)
         self._build_opts = ResourceOptions(parent=self, depends_on=[leftovers])
-        stage_ca_bundle(settings.ca_bundle)
+        self._site_ca = stage_ca_bundle(settings.ca_bundle)
         self.app = self._app("app", settings.app_image, "requirements/app.lock")
         builds_face = settings.builds["faceImage"]
         self.face = (
@@ -67,6 +67,8 @@ class Images(pulumi.ComponentResource):
     def _built(self, name: str, context: str, dockerfile: str, **arguments: str) -> Output[str]:
         settings = self._settings
         arguments |= {"BASE_IMAGE": settings.base_image, "STACK": self._stack}
+        if self._site_ca:
+            arguments["SITE_CA"] = self._site_ca
         if settings.pip_index_url:
             arguments["PIP_INDEX_URL"] = settings.pip_index_url
         repository = f"lookingglass-{self._stack}/{name}"
@@ -95,20 +97,30 @@ class Images(pulumi.ComponentResource):
         return image.image_id
 
 
-def stage_ca_bundle(bundle: str | None) -> None:
-    """Put a site's certificates where the builds find them, or take away those of another configuration.
+def stage_ca_bundle(bundle: str | None) -> str | None:
+    """Put a site's certificates where the builds find them, under a name made of what they are.
+
+    So stacks of one working tree that differ in it may be worked on at once.
+
+    Returns:
+        The name without its ending; None for None.
 
     Raises:
         SettingsError: there is no such file, or it holds no certificate.
     """
     if bundle is None:
-        SITE_CA.unlink(missing_ok=True)
-        return
+        return None
     path = ROOT / Path(bundle).expanduser()
-    if not path.is_file() or "BEGIN CERTIFICATE" not in path.read_text(errors="replace"):
+    content = path.read_bytes() if path.is_file() else b""
+    if b"BEGIN CERTIFICATE" not in content:
         raise SettingsError(f"lookingglass:caBundle = {bundle!r}: there is no file of PEM certificates at {path}")
-    if not SITE_CA.is_file() or SITE_CA.read_bytes() != path.read_bytes():
-        shutil.copyfile(path, SITE_CA)
+    name = hashlib.sha256(content).hexdigest()[:16]
+    staged = SITE_CA / f"{name}.crt"
+    if not staged.is_file() or staged.read_bytes() != content:
+        written = staged.with_suffix(f".{os.getpid()}")
+        written.write_bytes(content)
+        written.replace(staged)
+    return name
 
 
 def _from_program(path: str) -> str:
