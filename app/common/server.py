@@ -21,7 +21,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from app.common.web import Service, error_body
@@ -231,10 +231,27 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         return self.headers_finished and (coming > MOST_DISCARDED or self.expect_continue)
 
 
+class Task(WSGITask):  # type: ignore[misc]
+    """A request's answer, whose head goes with the first bytes of its body: one packet less to wake for."""
+
+    def build_response_header(self) -> bytes:
+        self.channel.hold()
+        return bytes(super().build_response_header())
+
+    def finish(self) -> None:
+        super().finish()
+        self.channel.let_go()
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A connection, with the time since which it has been in its state."""
 
+    task_class = Task
+
     request: Request | None
+
+    #: Whether what is written next waits for what follows, and what waits.
+    _holds, _held = False, b""
 
     def __init__(self, server: "Server", *arguments: Any, **options: Any) -> None:
         self.parser_class = partial(Request, gate=server.gate)
@@ -252,6 +269,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def service(self) -> None:
         super().service()
         self.since, self._answered = time.monotonic(), True
+
+    def hold(self) -> None:
+        """Have what is written next sent with what follows."""
+        self._holds = True
+
+    def let_go(self) -> None:
+        """Send what is held, for nothing follows."""
+        if self._held:
+            self.write_soon(b"")
+
+    def write_soon(self, data: bytes) -> int:
+        if self._holds:
+            self._holds, self._held = False, data
+            return len(data)
+        data, self._held = self._held + data, b""
+        return int(super().write_soon(data))
 
     def handle_close(self) -> None:
         super().handle_close()

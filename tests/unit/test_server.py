@@ -16,14 +16,25 @@ from tests.fixtures import free_port
 
 SERVICE = """
 import sys, time
-from flask import jsonify
-from app.common.server import serve
+from flask import Response, jsonify
+from app.common.server import Channel, serve
 from app.common.web import Service, Token
 app = Service("service", token_of=lambda path: Token("TOKEN", None), max_body_bytes=1000)
 @app.get("/slow")
 def slow():
     time.sleep(2)
     return jsonify(status="success")
+@app.get("/pieces")
+def pieces():
+    return Response(iter([b"a", b"b"]))
+@app.get("/nothing")
+def nothing():
+    return Response(status=204)
+sending = Channel.send
+def send(channel, data, **options):
+    print("sent", len(data), flush=True)
+    return sending(channel, data, **options)
+Channel.send = send
 serve(app, sys.argv[1], int(sys.argv[2]), threads=4, max_body_bytes=1000, bodies_bytes=4000, body_seconds=5, grace=10)
 """
 
@@ -74,3 +85,19 @@ def test_told_to_stop_it_finishes_what_it_has_in_hand_and_takes_nothing_new(tmp_
         assert answered == [200]
     finally:
         process.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sent"), [("/health/live", b"{", 1), ("/pieces", b"ab", 3), ("/nothing", b"", 1)]
+)
+def test_the_head_of_an_answer_is_sent_with_its_first_bytes(
+    tmp_path: Path, path: str, body: bytes, sent: int
+) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with urllib3.PoolManager(retries=False) as http:
+            answers = [http.request("GET", f"http://127.0.0.1:{port}{path}") for _ in range(2)]
+        assert all(answer.status < 300 and answer.data.startswith(body) for answer in answers)
+    finally:
+        process.stop()
+    assert (tmp_path / "service.log").read_text().count("sent") == 2 * sent
