@@ -14,8 +14,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
-from typing import Any
+from threading import Lock, Thread
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.client import Pipeline
@@ -145,6 +145,14 @@ class ReliableQueue(Queue):
         return {}
 
 
+class InHand(NamedTuple):
+    """A job that a worker runs in its own process, and since when by its monotonic clock."""
+
+    job: Job
+    execution: Execution
+    since: float
+
+
 class ReliableWorker(Worker):
     """A worker on reliable queues that runs jobs itself, or in a fork."""
 
@@ -169,6 +177,9 @@ class ReliableWorker(Worker):
         self.push_exc_handler(_count_death)  # type: ignore[no-untyped-call]
         self._last_sign = 0.0
         self._last_look = 0.0
+        self._speaker: Thread | None = None
+        self._saying = Lock()
+        self._in_hand: InHand | None = None
 
     @property
     def dequeue_timeout(self) -> int:
@@ -288,28 +299,34 @@ class ReliableWorker(Worker):
 
     @contextmanager
     def _signs_of_life(self, job: Job, execution: Execution) -> Iterator[None]:
-        """Say all the while that this process works on a job, so that nobody takes it over.
+        """Say all the while that this process works on a job, so that nobody takes it over."""
+        if self._speaker is None:
+            self._speaker = Thread(target=self._speak, daemon=True)
+            self._speaker.start()
+        with self._saying:
+            self._in_hand = InHand(job, execution, time.monotonic())
+        try:
+            yield
+        finally:
+            with self._saying:  # what is being said of it has been said
+                self._in_hand = None
+
+    def _speak(self) -> None:
+        """Say it of each job in hand, as long as the process lives: a thread for each would cost as much as Redis.
 
         A job that goes on long beyond its time cannot be interrupted: it ends the process, and is taken over.
         """
-        done = Event()
-        started = time.monotonic()
-
-        def say() -> None:
-            while not done.wait(self.job_monitoring_interval):
-                if job.timeout and 0 < job.timeout + OVERTIME < time.monotonic() - started:
+        while True:
+            time.sleep(self.job_monitoring_interval)
+            with self._saying:
+                if self._in_hand is None:
+                    continue
+                job, execution, since = self._in_hand
+                if job.timeout and 0 < job.timeout + OVERTIME < time.monotonic() - since:
                     log.critical("A job is far beyond its time and cannot be interrupted: the worker ends")
                     os.kill(os.getpid(), signal.SIGKILL)
                 with suppress(Exception):  # the next one may get through
                     self.maintain_heartbeats(job, execution)
-
-        speaker = Thread(target=say, daemon=True)
-        speaker.start()
-        try:
-            yield
-        finally:
-            done.set()
-            speaker.join()
 
     def _refuse(self, job: GuardedJob, queue: BaseQueue, problem: str) -> None:
         """Put a job that is not ours among the failed ones, unread."""
