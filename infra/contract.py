@@ -62,6 +62,15 @@ EVENTS = (
     "s3:ObjectRemoved:*",
 )
 
+#: How Redis is started. What it acknowledged is with the kernel before, and on disk within a second. It refuses
+#: rather than forgets. RQ writes a job into a hash and its result into a stream of one entry: kept packed, both
+#: together take 2 kB, by Redis's defaults 6.5 (the older name of the hash's option is known to all of them).
+REDIS_OPTIONS = (
+    *("--appendonly", "yes", "--appendfsync", "everysec"),
+    *("--maxmemory-policy", "noeviction"),
+    *("--hash-max-ziplist-value", "1024", "--stream-node-max-bytes", "512"),
+)
+
 #: Label of the Swarm nodes that may hold data, with the value `true`. infra/ansible gives it, Pulumi places by it.
 DATA_LABEL = "lookingglass.data"
 #: Services whose data is pinned to a node.

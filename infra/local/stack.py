@@ -102,7 +102,7 @@ class Stack:
         settings, data = self.settings, self.directory / "data"
         for name in ("redis", "minio", "events"):
             (data / name).mkdir(parents=True, exist_ok=True)
-        redis_options = ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        redis_options = ["--save", "", *contract.REDIS_OPTIONS]
         redis_address = ["--bind", HOST, "--port", str(settings.redis_port), "--dir", str(data / "redis")]
         yield self._process("redis", [redis_server, *redis_address, *redis_options], {})
         addresses = ["--address", f"{HOST}:{settings.minio_port}"]

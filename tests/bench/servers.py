@@ -86,11 +86,11 @@ def python(name: str, module: list[str], directory: Path, environment: Mapping[s
 
 @contextmanager
 def redis_server(directory: Path, name: str = "redis") -> Iterator[tuple[str, int]]:
-    """A Redis of its own with the log on, as the stack has it: its URL, and its process's id."""
+    """A Redis of its own set up as the stack's: its URL, and its process's id."""
     port, data = free_port(), directory / f"{name}-data"
     data.mkdir()
     command = [str(tools.redis_server()), "--bind", HOST, "--port", str(port), "--dir", str(data)]
-    command += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+    command += ["--save", "", *contract.REDIS_OPTIONS]
     with running(process(name, command, directory), listens(port)) as server:
         yield f"redis://{HOST}:{port}/0", server.pid
 

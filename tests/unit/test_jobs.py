@@ -12,18 +12,19 @@ from rq.serializers import JSONSerializer
 
 from app.common.jobs import FUNCTIONS, ROUTE, JobSettings, ObjectJob, is_ours, options, queue, trim_ended
 from app.worker import jobs as worker_jobs
+from infra import contract
 from tests.redis_server import redis_server
 
 #: Ten minutes at 200 images a second.
 SUSTAINED = 200 * 600
 
-#: Bytes that Redis may take for what is remembered of them; 6.5 kB each, all of them would be 780 MB.
-MOST_BYTES = 200 * 2**20
+#: Bytes that Redis may take for what is remembered of them; 2 kB each, all of them would be 240 MB.
+MOST_BYTES = 60 * 2**20
 
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator["redis.Redis"]:
-    with redis_server(tmp_path) as port, redis.Redis(port=port) as connection:
+    with redis_server(tmp_path, *contract.REDIS_OPTIONS) as port, redis.Redis(port=port) as connection:
         yield connection
 
 

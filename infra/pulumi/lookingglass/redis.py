@@ -2,6 +2,7 @@
 
 from pulumi import Input, Output
 
+from infra import contract
 from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Health, Port, Service
@@ -23,7 +24,7 @@ HEALTHY = (
 
 
 class Redis(Deployment):
-    """An append-only Redis: what it acknowledged is with the kernel before, and on disk within a second."""
+    """An append-only Redis."""
 
     def __init__(self, base: Foundation, image: Input[str]) -> None:
         service = Service(
@@ -35,8 +36,7 @@ class Redis(Deployment):
             command=(
                 "redis-server",
                 f"{SECRETS_DIR}/redis.conf",
-                *("--dir", "/data", "--appendonly", "yes", "--appendfsync", "everysec"),
-                *("--maxmemory-policy", "noeviction"),
+                *("--dir", "/data", *contract.REDIS_OPTIONS),
                 *("--maxmemory", f"{int(base.settings.memory_of('redis') * DATA_SHARE)}mb"),
             ),
             secrets={
