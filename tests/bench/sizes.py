@@ -23,7 +23,7 @@ class Sizes:
     #: Decodings of a 12 MP photo.
     decodings: int = 10
     #: Seconds of each video.
-    video_s: int = 20
+    video_s: int = 60
     #: Jobs in Redis while its counts are asked for, and how often they are.
     few_jobs: int = 100
     many_jobs: int = 1_000_000
