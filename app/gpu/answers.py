@@ -90,7 +90,8 @@ class Found(BaseModel):
 
 
 class Lookups(Success):
-    items: dict[str, Found]
+    #: Null, where ETags were given and nothing is known.
+    items: dict[str, Found | None]
 
 
 class Stray(Said):

@@ -7,7 +7,7 @@ from uuid import UUID
 import numpy as np
 from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema, model_validator
 from werkzeug.routing import BaseConverter
 
 from app.common.errors import NotFoundError, PermanentError
@@ -112,6 +112,15 @@ class Lookup(BaseModel):
     keys: list[str] = Field(max_length=PAGE)
     #: Present values of what records may have been judged by; one that was judged by others is not current.
     judging: dict[str, str | int | float] = {}
+    #: The ETag of each. Then what differs is told, null where nothing is known, and nothing of what is current at
+    #: its ETag; whose ETag is null, is told of in any case.
+    etags: list[str | None] | None = None
+
+    @model_validator(mode="after")
+    def _each(self) -> "Lookup":
+        if self.etags is not None and len(self.etags) != len(self.keys):
+            raise ValueError("etags must name one for each of keys")
+        return self
 
 
 TEXT = {"type": "string"}
@@ -214,7 +223,12 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     )
     def lookup() -> Response:
         wanted = Lookup.model_validate_json(whole_body(MAX_JSON_BYTES))
-        return jsonify(status="success", items=service.lookup(wanted.bucket, wanted.keys, wanted.judging))
+        items = service.lookup(wanted.bucket, wanted.keys, wanted.judging)
+        if wanted.etags is None:
+            return jsonify(status="success", items=items)
+        told = [(key, etag, items.get(key)) for key, etag in zip(wanted.keys, wanted.etags, strict=True)]
+        differing = {key: said for key, etag, said in told if not (said and said["current"] and said["etag"] == etag)}
+        return jsonify(status="success", items=differing)
 
     @app.get("/strays")
     @described(

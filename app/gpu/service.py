@@ -176,14 +176,17 @@ class FaceService:
         the caller, has for the same name now; `judged_otherwise` tells that apart.
         """
         present = {**self._judging(), **(caller or {})}
-        return {
-            key: {
-                **{name: record[name] for name in ("etag", "model_id", "status")},
-                "current": record["whole"] and not _judged_otherwise(record.get("judged_by") or {}, present),
-                "judged_otherwise": record["whole"] and _judged_otherwise(record.get("judged_by") or {}, present),
+        said = {}
+        for key, record in self._index.records.lookup(bucket, keys).items():
+            otherwise = record["whole"] and _judged_otherwise(record.get("judged_by") or {}, present)
+            said[key] = {
+                "etag": record["etag"],
+                "model_id": record["model_id"],
+                "status": record["status"],
+                "current": record["whole"] and not otherwise,
+                "judged_otherwise": otherwise,
             }
-            for key, record in self._index.records.lookup(bucket, keys).items()
-        }
+        return said
 
     def strays(self, after: str | None) -> tuple[list[Payload], str | None]:
         """Objects whose faces are in the index without a record, see `Records.strays`."""
@@ -278,7 +281,7 @@ class FaceService:
 
 
 def _judged_otherwise(by: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
-    return any(name in by and by[name] != value for name, value in present.items())
+    return any(present.get(name, value) != value for name, value in by.items())
 
 
 def payload(face: Face) -> Payload:

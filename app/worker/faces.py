@@ -176,9 +176,17 @@ class FaceClient:
 
     def lookup(self, bucket: str, keys: list[str], judging: Mapping[str, Any]) -> dict[str, JSON]:
         """What the index says of each of these objects (1,000 at most) that it knows, judged by these values now."""
-        body = json.dumps({"bucket": bucket, "keys": keys, "judging": dict(judging)}).encode()
-        items: dict[str, JSON] = self._call("POST", "/items/lookup", body, "application/json")["items"]
-        return items
+        return self._looked_up(bucket=bucket, keys=keys, judging=dict(judging))
+
+    def differing(
+        self, bucket: str, versions: Mapping[str, str | None], judging: Mapping[str, Any]
+    ) -> dict[str, JSON | None]:
+        """What the index says of those of these objects, keys with ETags, that are not current at their ETag.
+
+        None where it knows nothing. An object without an ETag is told of in any case.
+        """
+        keys, etags = list(versions), list(versions.values())
+        return self._looked_up(bucket=bucket, keys=keys, etags=etags, judging=dict(judging))
 
     def count_items(self, bucket: str) -> int:
         """How many objects of a bucket the index knows."""
@@ -218,6 +226,11 @@ class FaceClient:
         answer = self._call("DELETE", f"/models/{quote(model_id, safe='')}", or_code="conflict not_found")
         if "models" not in answer:
             raise LookingGlassError(answer["error"])
+
+    def _looked_up(self, **asked: Any) -> dict[str, Any]:
+        body = json.dumps(asked).encode()
+        items: dict[str, Any] = self._call("POST", "/items/lookup", body, "application/json")["items"]
+        return items
 
     def _put_known(self, version: ObjectVersion, **known: Any) -> JSON:
         members = {name: getattr(version, name) for name in ("etag", "size", "version_id", "last_modified")}

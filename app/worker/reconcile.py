@@ -6,7 +6,8 @@ workers serve last. It follows that a comparison may be interrupted, repeated or
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -73,22 +74,15 @@ def pages(context: Context, start: Position) -> Iterator[tuple[list[Difference],
     Raises:
         TransientError: MinIO or the face service is away; begin again at the last position.
     """
-    buckets = sorted(context.settings.buckets())
     position: Position | None = start
     while position:
         if position.bucket is None:
             found, position = _strays(context, position)
-        else:
-            try:
-                found, position = (_objects if position.side == "objects" else _records)(context, position)
-            except NoBucketError as error:
-                log.error("%s The index still has what it held: `forget` drops that.", error)
-                found, position = [], position._replace(side="done")
-        if position and position.side == "done":
-            after = [bucket for bucket in buckets if bucket > str(position.bucket)]
-            bucket, side = (after[0], "objects") if after else (None, "records")
-            position = Position(bucket, side, thorough=position.thorough, looked=position.looked)
-        yield found, position
+            yield found, position
+            continue
+        for found, following in _side(context, position):
+            position = _onward(context, following)
+            yield found, position
 
 
 def enqueue(differences: list[Difference], connection: Redis, settings: JobSettings) -> int:
@@ -138,42 +132,82 @@ def proof(context: Context, bucket: str, key: str) -> dict[str, object]:
     }
 
 
-def _objects(context: Context, at: Position) -> tuple[list[Difference], Position]:
+def _side(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
+    """The pages of one side of a bucket, and the position after each."""
+    try:
+        yield from (_objects if at.side == "objects" else _records)(context, at)
+    except NoBucketError as error:
+        log.error("%s The index still has what it held: `forget` drops that.", error)
+        yield [], at._replace(side="done")
+
+
+def _onward(context: Context, at: Position) -> Position:
+    """The position, or the next bucket's if this one is done, or that of the faces after the last bucket."""
+    if at.side != "done":
+        return at
+    after = [bucket for bucket in sorted(context.settings.buckets()) if bucket > str(at.bucket)]
+    bucket, side = (after[0], "objects") if after else (None, "records")
+    return Position(bucket, side, thorough=at.thorough, looked=at.looked)
+
+
+def _objects(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
     bucket = str(at.bucket)
-    objects = context.store.page(bucket, at.after, PAGE)
-    if objects:
-        said = context.faces.lookup(bucket, [one.key for one in objects], judging(context.settings, looked=at.looked))
-        found = [
-            Difference(bucket, listed.key, why, listed.size)
-            for listed in objects
-            if (why := _why(said.get(listed.key), listed, context.faces.model_id()))
-        ]
-        return found, at._replace(after=objects[-1].key, known=at.known + len(said))
+    for objects in _ahead(context.store.pages(bucket, at.after, PAGE)):
+        found, unknown = _compared(context, bucket, objects, at.looked)
+        at = at._replace(after=objects[-1].key, known=at.known + len(objects) - unknown)
+        yield found, at
     # More records than objects just seen must be orphans. Fewer may be, too: what was deleted meanwhile hides them.
     beyond = at.thorough or context.faces.count_items(bucket) > at.known
-    return [], at._replace(side="records" if beyond else "done", after=None)
+    yield [], at._replace(side="records" if beyond else "done", after=None)
+
+
+def _ahead(pages: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
+    """Pages of a listing, each listed while the one before it is looked up."""
+    lister = ThreadPoolExecutor(1, "lister")
+    try:
+        coming = lister.submit(next, pages, None)
+        while page := coming.result():
+            coming = lister.submit(next, pages, None)
+            yield page
+    finally:
+        lister.shutdown(wait=False)  # whoever stops early does not wait for a page that nobody wants
+
+
+def _compared(
+    context: Context, bucket: str, objects: Sequence[Listed], looked: str | None
+) -> tuple[list[Difference], int]:
+    """The differences among a page of objects, and how many of them the index does not know."""
+    # Nothing is to be known of a placeholder, so what is known of one is asked for, current or not.
+    versions = {one.key: None if is_placeholder(one.key, one.size) else one.etag for one in objects}
+    differing = context.faces.differing(bucket, versions, judging(context.settings, looked=looked))
+    found = [
+        Difference(bucket, listed.key, why, listed.size)
+        for listed in objects
+        if listed.key in differing and (why := _why(differing[listed.key], listed, context.faces.model_id()))
+    ]
+    return found, sum(said is None for said in differing.values())
 
 
 def _why(said: dict[str, object] | None, listed: Listed, model_id: str) -> str | None:
+    """Why an object differs from what the index says, if that is not current."""
     if is_placeholder(listed.key, listed.size):
         return "orphan" if said else None
     if said is None:
         return "missing"
     if said["etag"] != listed.etag:
         return "changed"
-    if said["current"]:
-        return None
     if said["model_id"] != model_id:
         return "model"
     return "judgement" if said.get("judged_otherwise") else "incomplete"
 
 
-def _records(context: Context, at: Position) -> tuple[list[Difference], Position]:
+def _records(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
     bucket = str(at.bucket)
-    records, after = context.faces.records(bucket, at.after)
-    orphans = context.store.absent(bucket, [record["key"] for record in records])
-    found = [Difference(bucket, key, "orphan") for key in orphans]
-    return found, at._replace(side="records" if after else "done", after=after)
+    while at.side == "records":
+        records, after = context.faces.records(bucket, at.after)
+        orphans = context.store.absent(bucket, [record["key"] for record in records])
+        at = at._replace(side="records" if after else "done", after=after)
+        yield [Difference(bucket, key, "orphan") for key in orphans], at
 
 
 def _strays(context: Context, at: Position) -> tuple[list[Difference], Position | None]:

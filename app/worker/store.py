@@ -227,7 +227,13 @@ class Store:
             return [key for key, version in zip(keys, found, strict=True) if version is None]
 
     def page(self, bucket: str, after: str | None, limit: int) -> list[Listed]:
-        """The next objects of a bucket, in the order of keys; none after the last.
+        """The next objects of a bucket, as the first of `pages`; none after the last."""
+        return next(self.pages(bucket, after, limit), [])
+
+    def pages(self, bucket: str, after: str | None, limit: int) -> Iterator[list[Listed]]:
+        """The objects of a bucket after a key, page by page, in the order of keys.
+
+        One listing, which the store goes on with: from a key alone it would have to find its place again.
 
         Raises:
             NoBucketError: there is no such bucket.
@@ -236,7 +242,8 @@ class Store:
         try:
             with self._errors():
                 found = self._client.list_objects(bucket, recursive=True, start_after=after)
-                return [_listed(item) for item in islice(found, limit)]
+                while page := [_listed(item) for item in islice(found, limit)]:
+                    yield page
         except ObjectChangedError as error:
             # Not taken for an empty one: a wrong name must not cost the index of the right one.
             raise NoBucketError(f"There is no bucket {bucket}.") from error

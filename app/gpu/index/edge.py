@@ -246,6 +246,7 @@ def _filter(where: Where) -> edge.Filter:
     must: list[Any] = [matching(name, value) for name, value in where.having.items()]
     must += [edge.FieldCondition(name, range=edge.RangeFloat(lt=bound)) for name, bound in where.below.items()]
     must += [edge.IsEmptyCondition(name) for name in where.absent]
+    must += [edge.HasIdCondition(set(where.ids))] if where.ids else []
     must_not: list[Any] = [matching(name, value) for name, value in where.lacking.items()]
     must_not += [
         edge.FieldCondition(name, range=edge.RangeFloat(gte=bound)) for name, bound in where.not_from.items()

@@ -65,14 +65,16 @@ class Records:
         return self._store.tally(ITEMS, member, _selected(selection))
 
     def lookup(self, bucket: str, keys: Sequence[str]) -> dict[str, Payload]:
-        """The records of those of these objects that the index knows, by key, each with `whole`.
+        """The records, as they are kept, of those of these objects that the index knows, by key, each with `whole`.
 
         That is whether all that the record promises is there, under the model in use.
         """
         found = self._store.retrieve(ITEMS, [item_id(bucket, key) for key in keys])
-        records = [told(record) for record in found.values() if not is_absent(record)]
-        whole = self._whole([record for record in found.values() if not is_absent(record) and not is_open(record)])
-        return {record["key"]: {**record, "whole": record["item_id"] in whole} for record in records}
+        records = [record for record in found.values() if not is_absent(record)]
+        whole = self._whole([record for record in records if not is_open(record)])
+        for record in records:
+            record["whole"] = record["item_id"] in whole
+        return {record["key"]: record for record in records}
 
     def is_whole(self, record: Payload) -> bool:
         """Whether all that a record promises is there, under the model in use."""
@@ -107,7 +109,10 @@ class Records:
     def _whole(self, records: Sequence[Payload]) -> set[str]:
         ours = [record for record in records if record["model_id"] == self._model_id]
         owners = {identifier: record["item_id"] for record in ours for identifier in points_of(record)}
-        found = self._store.retrieve(collection_of(self._model_id), list(owners), ("item_id",)) if owners else {}
+        there = Where(ids=tuple(owners), lacking={"item_id": NOBODY})
+        if not owners or self._store.count(collection_of(self._model_id), there) == len(owners):
+            return {record["item_id"] for record in ours}  # as nearly always; so none has to be read
+        found = self._store.retrieve(collection_of(self._model_id), list(owners), ("item_id",))
         held = Counter(point["item_id"] for point in found.values())
         return {record["item_id"] for record in ours if held[record["item_id"]] == record["face_count"]}
 

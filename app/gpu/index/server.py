@@ -220,6 +220,7 @@ def _filter(where: Where) -> models.Filter:
     must: list[models.Condition] = [matching(name, value) for name, value in where.having.items()]
     must += [models.FieldCondition(key=name, range=models.Range(lt=bound)) for name, bound in where.below.items()]
     must += [empty(name) for name in where.absent]
+    must += [models.HasIdCondition(has_id=list(where.ids))] if where.ids else []
     must_not: list[models.Condition] = [matching(name, value) for name, value in where.lacking.items()]
     must_not += [
         models.FieldCondition(key=name, range=models.Range(gte=bound)) for name, bound in where.not_from.items()

@@ -65,6 +65,8 @@ class Where:
     there: Sequence[str] = ()
     #: Members that are not there.
     absent: Sequence[str] = ()
+    #: Ids, of which theirs is one; none are given where it does not matter.
+    ids: Sequence[str] = ()
 
 
 class Store(Protocol):

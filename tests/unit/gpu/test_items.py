@@ -113,6 +113,22 @@ def test_a_verdict_is_current_while_the_asker_s_values_are_what_it_was_judged_by
     assert said(LIMIT=6)["judged_otherwise"]
 
 
+def test_of_versions_only_what_differs_is_told(client: Any) -> None:
+    for key in ("another.jpg", "asked.jpg", "judged.jpg", "same.jpg"):
+        known = {"etag": "v1", "reason": "Too big.", "reason_code": "too_many_bytes"}
+        client.put(f"/items/images/{key}", json=known | {"judged_by": {"LIMIT": 4 if key == "judged.jpg" else 5}})
+    versions = {"another.jpg": "v2", "asked.jpg": None, "judged.jpg": "v1", "same.jpg": "v1", "unknown.jpg": "v1"}
+    asked = {"bucket": "images", "keys": list(versions), "etags": list(versions.values()), "judging": {"LIMIT": 5}}
+    told = client.post("/items/lookup", json=asked).json["items"]
+    assert {key: said and said["current"] for key, said in told.items()} == {
+        "another.jpg": True,
+        "asked.jpg": True,
+        "judged.jpg": False,
+        "unknown.jpg": None,
+    }
+    assert client.post("/items/lookup", json=asked | {"etags": ["v1"]}).status_code == 400
+
+
 def test_a_version_seen_before_a_newer_one_is_refused_before_it_is_analysed(client: Any) -> None:
     put(client, etag="v2", looked_at="200")
     late = put(client, b"older", etag="v1", looked_at="150")

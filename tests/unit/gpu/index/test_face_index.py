@@ -5,6 +5,7 @@ import pytest
 from app.common.items import item_id
 from app.common.wire import ConflictError, OvertakenError
 from app.gpu.index import ALIAS, ITEMS, FaceIndex, Payload, Store, Vector
+from app.gpu.index.layout import NOBODY, points_of
 from app.gpu.index.store import Point, Where
 from tests.unit.gpu.index.conftest import INFO, OTHER_INFO, put, vector
 
@@ -181,6 +182,22 @@ def test_a_record_gets_other_members_and_keeps_its_faces(index: FaceIndex) -> No
     assert index.records.is_whole(record)
     with pytest.raises(OvertakenError):
         index.update(claim, {"version_id": "third"})
+
+
+def test_of_many_items_those_that_miss_faces_are_told_apart(index: FaceIndex, store: Store) -> None:
+    for number in range(4):
+        put(index, f"{number}.jpg", "v1", number)
+    keys = [f"{number}.jpg" for number in range(4)]
+    records = index.records.lookup("images", keys)
+    assert all(record["whole"] for record in records.values())
+    lost = points_of(records["2.jpg"])[1]
+    store.delete(index.collection, Where(ids=[lost]))
+    said = index.records.lookup("images", keys)
+    assert [key for key, record in said.items() if not record["whole"]] == ["2.jpg"]
+    assert index.records.points("images", "3.jpg") == 3
+    store.upsert(index.collection, [Point(lost, vector(0, 0, 0, 0), {"item_id": NOBODY})])  # keeps late ones out
+    said = index.records.lookup("images", keys)
+    assert [key for key, record in said.items() if not record["whole"]] == ["2.jpg"]
 
 
 def test_a_collection_that_vanishes_is_created_again_while_the_service_runs(index: FaceIndex, store: Store) -> None:
