@@ -20,7 +20,8 @@ from rq.serializers import JSONSerializer
 from app.common.jobs import PENDING, ROUTE, JobSettings, ObjectJob, options, queue
 from app.common.media import Kind
 from app.worker.converge import Context, is_placeholder, judging, today
-from app.worker.store import Listed, NoBucketError, ObjectChangedError
+from app.worker.listing import Listed
+from app.worker.store import NoBucketError, ObjectChangedError
 
 log = logging.getLogger(__name__)
 

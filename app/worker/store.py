@@ -7,16 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import urllib3
-from minio import Minio
-from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 
 from app.common.errors import LookingGlassError, TransientError
 from app.common.media import HEAD_BYTES
+from app.worker.listing import Client, Listed
 from app.worker.settings import WorkerSettings
 
 #: What S3 answers when the object is not there: never was, deleted, or its bucket is gone.
@@ -60,14 +58,6 @@ class UnreadableError(LookingGlassError):
 
 class NoBucketError(TransientError):
     """There is no such bucket, which need not mean that there is to be none."""
-
-
-class Listed(NamedTuple):
-    """An object as a listing of its bucket has it."""
-
-    key: str
-    etag: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +122,7 @@ class Store:
         scheme, _, host = settings.minio_endpoint.rpartition("://")
         self._endpoint = settings.minio_endpoint
         self._http = _Clocked(timeout=TIMEOUT, maxsize=CONNECTIONS, retries=urllib3.Retry(2, backoff_factor=0.2))
-        self._client = Minio(
+        self._client = Client(
             host.rstrip("/"),
             access_key=settings.minio_user,
             secret_key=settings.minio_password.get_secret_value(),
@@ -231,9 +221,7 @@ class Store:
         return next(self.pages(bucket, after, limit), [])
 
     def pages(self, bucket: str, after: str | None, limit: int) -> Iterator[list[Listed]]:
-        """The objects of a bucket after a key, page by page, in the order of keys.
-
-        One listing, which the store goes on with: from a key alone it would have to find its place again.
+        """The objects of a bucket after a key, up to 1,000 a page, in the order of keys.
 
         Raises:
             NoBucketError: there is no such bucket.
@@ -241,9 +229,7 @@ class Store:
         """
         try:
             with self._errors():
-                found = self._client.list_objects(bucket, recursive=True, start_after=after)
-                while page := [_listed(item) for item in islice(found, limit)]:
-                    yield page
+                yield from self._client.pages(bucket, after, limit)
         except ObjectChangedError as error:
             # Not taken for an empty one: a wrong name must not cost the index of the right one.
             raise NoBucketError(f"There is no bucket {bucket}.") from error
@@ -353,10 +339,6 @@ def _finish(response: urllib3.BaseHTTPResponse) -> None:
 def _is_impossible(key: str) -> bool:
     """Whether MinIO refuses a key outright, so that nothing can ever be stored under it."""
     return "//" in key or key.startswith("/") or not {".", ".."}.isdisjoint(key.split("/"))
-
-
-def _listed(item: Object) -> Listed:
-    return Listed(str(item.object_name), (item.etag or "").strip('"'), item.size or 0)
 
 
 class _Clocked(urllib3.PoolManager):

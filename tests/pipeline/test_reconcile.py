@@ -244,6 +244,26 @@ def test_an_object_that_is_denied_to_the_worker_is_rejected_and_tried_again(
     assert running.indexed("images", "denied.jpg", etag)["points"] == 1
 
 
+def test_a_listing_has_what_the_client_s_own_has_whatever_the_keys(running: Pipeline) -> None:
+    keys = [
+        f"listed/{name}" for name in ("a b", "a+b", "a%2Bb", "<&>'\"", "new\nline", "tab\t\x7f", "ä/é/😀", "folder/")
+    ]
+    with events_lost(running):
+        for key in keys:
+            running.put("images", key, b"" if key.endswith("/") else key.encode())
+    expected = [
+        (listed.object_name, listed.etag, listed.size)
+        for listed in running.minio.list_objects("images", recursive=True, start_after="listed")
+        if str(listed.object_name).startswith("listed/")
+    ]
+    assert {key for key, _, _ in expected} == set(keys)
+    pages = worker_context(running).store.pages("images", "listed", 3)
+    found = [one for page in pages for one in page if one.key.startswith("listed/")]
+    assert found == expected
+    for key in keys:
+        running.minio.remove_object("images", key)
+
+
 def test_an_object_that_stands_for_a_folder_is_nothing_to_compare(running: Pipeline) -> None:
     operate(running, "reconcile", "--wait")
     running.put("images", "folder/", b"")

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from app.worker import reconcile
 from app.worker.converge import Context
+from app.worker.listing import Listed
 from app.worker.settings import WorkerSettings
-from app.worker.store import Listed
 
 MODEL = "model-a"
 

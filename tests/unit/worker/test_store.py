@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
 from app.common.errors import TransientError
 from app.worker.settings import WorkerSettings
-from app.worker.store import Listed, ObjectVersion, Store, UnreadableError
+from app.worker.store import ObjectVersion, Store, UnreadableError
 
 LISTING = """<?xml version="1.0"?><ListBucketResult><Name>images</Name><IsTruncated>false</IsTruncated>
 <Contents><Key>a.jpg</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;e1&quot;</ETag>
@@ -34,7 +34,6 @@ class S3(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         listing = urlsplit(self.path).path.strip("/") == "images"
         self.server.encodings.append(self.headers.get("Accept-Encoding", ""))
-        self.server.queries.append(parse_qs(urlsplit(self.path).query))
         status, body, headers = self.server.listing if listing else self.server.object
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), "Content-Type": "application/xml", **headers}.items():
@@ -57,7 +56,6 @@ class Server(ThreadingHTTPServer):
     #: Seconds that its clock is ahead.
     ahead = 0.0
     encodings: list[str]
-    queries: list[dict[str, list[str]]]
     listing: tuple[int, bytes, dict[str, str]]
     object: tuple[int, bytes, dict[str, str]]
 
@@ -65,7 +63,7 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture
 def s3() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), S3)
-    server.encodings, server.queries, server.listing = [], [], (200, LISTING.encode(), {})
+    server.encodings, server.listing = [], (200, LISTING.encode(), {})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -146,15 +144,3 @@ def test_looks_are_ordered_by_the_store_s_clock(s3: Server, ahead: float) -> Non
         assert body is not None
         assert body.version.looked_at > seen.looked_at - 1
     assert store.page("images", None, 1)
-
-
-def test_a_listing_goes_on_where_the_store_says(s3: Server) -> None:
-    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>its place</NextContinuationToken>"
-    s3.listing = 200, LISTING.replace("<IsTruncated>false</IsTruncated>", more).encode(), {}
-    pages = store_of(s3).pages("images", "Z.jpg", 1)
-    assert next(pages) == [Listed("a.jpg", "e1", 7)]
-    s3.listing = 200, LISTING.encode(), {}
-    assert list(pages) == [[Listed("a.jpg", "e1", 7)]]
-    first, second = s3.queries
-    assert first["start-after"] == ["Z.jpg"]
-    assert second["continuation-token"] == ["its place"]
