@@ -93,6 +93,8 @@ class EdgeStore:
                 self._shards[collection] = edge.EdgeShard.create(str(path), _config(space))
             shard = self._shards[collection]
             indexed = set(shard.info().payload_schema)
+            for name in indexed.difference(keywords):  # an earlier version selected by it
+                shard.update(edge.UpdateOperation.delete_field_index(name))
             for name in keywords:
                 if name not in indexed:
                     shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))

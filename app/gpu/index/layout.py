@@ -15,8 +15,9 @@ FACES_PREFIX = "faces_"
 ALIAS = "faces"
 SERVICES = "services"
 
-#: Members by which records can be selected, and points.
-ITEM_KEYWORDS = ("bucket", "status", "reason_code", "model_id", "revision")
+#: Members by which records can be selected, and points. Not `revision`, whatever writes under a condition of it: the
+#: storage looks at the points that are written alone, and an index keeps every value there ever was in memory.
+ITEM_KEYWORDS = ("bucket", "status", "reason_code", "model_id")
 FACE_KEYWORDS = ("item_id", "bucket")
 
 #: Status of a record that only guards an item: the index holds nothing of it.

@@ -12,8 +12,10 @@ import pytest
 from qdrant_client import QdrantClient
 
 from app.common.errors import TransientError
-from app.gpu.index import FaceIndex, IndexAwayError
+from app.common.wire import OvertakenError
+from app.gpu.index import ITEMS, FaceIndex, IndexAwayError
 from app.gpu.index.edge import EdgeStore
+from app.gpu.index.layout import ITEM_KEYWORDS
 from app.gpu.index.store import Point, VectorSpace, Where
 from tests.unit.gpu.index.conftest import INFO, put
 
@@ -61,6 +63,20 @@ def test_it_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
     put(reopened, "a.jpg", "v2", 1)
     assert reopened.records.points("images", "a.jpg") == 1
     reopened.close()
+
+
+def test_what_an_earlier_version_selected_by_is_kept_in_memory_no_longer(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    store.create(ITEMS, None, ("bucket", "revision"))
+    index = FaceIndex(store, INFO)
+    index.prepare()
+    assert set(store._shards[ITEMS].info().payload_schema) == set(ITEM_KEYWORDS)
+    put(index, "a.jpg", "v1", 1)
+    claims = [index.claim("images", "a.jpg") for _ in range(2)]
+    index.put({"etag": "v2", "status": "indexed"}, [], claims[0])
+    with pytest.raises(OvertakenError):  # a write under a condition of it is still made under it
+        index.put({"etag": "v3", "status": "indexed"}, [], claims[1])
+    index.close()
 
 
 def test_it_is_open_in_one_process_only(tmp_path: Path) -> None:
