@@ -62,7 +62,7 @@ def step(
             arguments = {"position": list(following), "found": found, "began": began, "dry_run": dry_run}
             comparison.enqueue_step(connection, settings, _following(job.id), arguments)
             return {"status": "goes on", "differences": found}
-    took = round(time.time() - began, 1)
+    took = round(time.time() - began, 2)
     progress.end(connection, began)
     if dry_run:
         log.info("Compared buckets and index, changing nothing: %d differences", found, extra={"seconds": took})
