@@ -33,9 +33,10 @@ class Sizes:
     #: Objects in bucket and index, step by step, and new ones put in at each.
     objects: tuple[int, ...] = (100, 1000, 10_000, 100_000)
     new_objects: int = 200
-    #: Images after which memory is compared.
+    #: Images after which memory is told, after which all is warm, and after which memory is compared with then.
     first_images: int = 1000
-    images: int = 5000
+    warm_images: int = 4000
+    images: int = 8000
 
 
 QUICK = Sizes(
@@ -55,7 +56,8 @@ QUICK = Sizes(
     objects=(100, 1000, 10_000),
     new_objects=100,
     first_images=500,
-    images=1500,
+    warm_images=1500,
+    images=3000,
 )
 
 NORMAL = Sizes()

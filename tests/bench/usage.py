@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import psutil
 
@@ -39,11 +40,22 @@ def overhead(spent: Mapping[str, float]) -> float:
 
 
 def memory_of(pids: Mapping[str, int]) -> dict[str, float]:
-    """MB in memory by what a process is; what a fork shares with its parent is not counted twice (PSS)."""
+    """MB in memory by what a process is; what a fork shares with its parent is not counted twice (PSS).
+
+    Pages of mapped files are left out, programs as well as the embedded index: the kernel takes those back.
+    """
     total: defaultdict[str, float] = defaultdict(float)
     for name, member in _members(pids):
-        total[name] += member.memory_full_info().pss / 1e6
+        total[name] += _own_memory(member.pid) / 1e6
     return dict(total)
+
+
+def _own_memory(pid: int) -> int:
+    """Bytes of a process that are not those of a file."""
+    sizes = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if ":" in line
+    )
+    return sum(int(sizes[name].split()[0]) * 1024 for name in ("Pss_Anon", "Pss_Shmem"))
 
 
 def _members(pids: Mapping[str, int]) -> Iterator[tuple[str, psutil.Process]]:
