@@ -282,7 +282,9 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         if version.etag and (record := service.unchanged(claim, told)):
             return jsonify(status="success", item=record, unchanged=True)
         data = whole_body(settings.max_image_bytes)
-        item = {"etag": hashlib.md5(data, usedforsecurity=False).hexdigest(), **told, "size": len(data)}  # as S3 does
+        if not version.etag:
+            told["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()  # as S3 does
+        item = {**told, "size": len(data)}
         return jsonify(status="success", item=service.index_image(item, data, claim))
 
     @app.get("/items/<bucket>/<key:key>")

@@ -69,7 +69,7 @@ class Canvas:
         self._used = 0
 
     def put(self, pixels: Pixels, *, whole: bool = True, frame: int | None = None) -> Plane:
-        """Copy a plane's pixels.
+        """Copy a plane's pixels, unless they lie there already: see `free`.
 
         Raises:
             PermanentError: there is no room for them; limits and memory do not fit.
@@ -77,9 +77,14 @@ class Canvas:
         plane = Plane(self._used, pixels.shape[0], pixels.shape[1], whole, frame)
         if plane.end > len(self.memory):
             raise PermanentError("too_many_pixels", "The picture takes more memory than its pixels should.")
-        plane.pixels(self.memory)[...] = pixels
+        plane.pixels(self.memory)[...] = pixels  # which numpy leaves out where both are one
         self._used = plane.end
         return plane
+
+    @property
+    def free(self) -> memoryview:
+        """Memory where the next plane begins."""
+        return self.memory[self._used :]
 
 
 @dataclass(slots=True)
@@ -189,7 +194,11 @@ def _upright(image: Image.Image, notes: list[str]) -> Callable[[Pixels], Pixels]
         raise
     except Exception as error:
         notes.append(f"The EXIF data is damaged and was ignored, its orientation too: {_said(error)}.")
-    return UPRIGHT.get(orientation, lambda pixels: pixels)
+    return UPRIGHT.get(orientation, _as_stored)
+
+
+def _as_stored(pixels: Pixels) -> Pixels:
+    return pixels
 
 
 def _turned(width: int, height: int, upright: Callable[[Pixels], Pixels]) -> tuple[int, int]:
@@ -207,7 +216,8 @@ def _jpeg(data: bytes, image: Image.Image, limits: Limits, canvas: Canvas) -> Pi
     limits.admit(width * height if image.info.get("progressive") else size[0] * size[1])
     notes: list[str] = []
     upright = _upright(image, notes)
-    pixels = jpegs.decode(data, image.mode, *size, notes)
+    # Turned pixels cannot take the place of those that they are turned from.
+    pixels = jpegs.decode(data, image.mode, *size, notes, canvas.free if upright is _as_stored else None)
     if pixels is None:  # Pillow, which halves, says what is wrong with it, or bears it
         image.draft(None, size)
         _bound(image.width * image.height, limits, width, height)

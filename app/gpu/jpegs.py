@@ -30,14 +30,19 @@ def size(width: int, height: int, scale: int) -> tuple[int, int]:
     return -(-width * scale // 8), -(-height * scale // 8)
 
 
-def decode(data: bytes, mode: str, width: int, height: int, notes: list[str]) -> Pixels | None:
-    """The pixels of a JPEG of Pillow's `mode`, this large once decoded; None if anything is wrong with them."""
+def decode(
+    data: bytes, mode: str, width: int, height: int, notes: list[str], into: memoryview | None = None
+) -> Pixels | None:
+    """The pixels of a JPEG of Pillow's `mode`, this large once decoded; None if anything is wrong with them.
+
+    RGB is decoded in place where there is memory to decode `into`.
+    """
     try:
-        return _strictly(data, mode, width, height)
+        return _strictly(data, mode, width, height, into)
     except ValueError:
         pass
     try:
-        pixels = _strictly(data.rstrip(b"\xff") + END, mode, width, height)
+        pixels = _strictly(data.rstrip(b"\xff") + END, mode, width, height, into)
     except ValueError:
         return None
     notes.append("The JPEG's end is missing; all of its pixels are there.")
@@ -49,9 +54,9 @@ def _may_be_wide(width: int, height: int, scale: int, side: int, max_pixels: int
     return at[0] * at[1] <= max_pixels and views.count(*at, side) <= views.MAX_VIEWS
 
 
-def _strictly(data: bytes, mode: str, width: int, height: int) -> Pixels:
-    colours = "CMYK" if mode == "CMYK" else "RGB"
-    pixels: Pixels = simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width)
+def _strictly(data: bytes, mode: str, width: int, height: int, into: memoryview | None) -> Pixels:
+    colours, buffer = ("CMYK", None) if mode == "CMYK" else ("RGB", into)
+    pixels: Pixels = simplejpeg.decode_jpeg(data, colours, min_height=height, min_width=width, buffer=buffer)
     if pixels.shape[:2] != (height, width):
         raise ValueError("not the size that was asked for")
     if colours == "CMYK":  # stored inverted, by everyone

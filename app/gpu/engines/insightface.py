@@ -102,7 +102,7 @@ class InsightFaceEngine:
         return [*self._detector.sessions, self._recogniser.session]
 
     def analyse(self, images: Sequence[Image]) -> list[list[Face]]:
-        bgr = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]
+        bgr = [_bgr(image) for image in images]
         detections = [
             Detection(number, box, landmarks)
             for number, detected in enumerate(self._detector.detect_all(bgr))
@@ -141,6 +141,11 @@ class InsightFaceEngine:
     def _blank(self) -> Image:
         width, height = self._recogniser.input_size
         return np.zeros((height, width, 3), np.uint8)
+
+
+def _bgr(image: Image) -> Image:
+    """As OpenCV likes it, and by OpenCV: numpy takes twenty times as long to turn channels around."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
 
 
 def _template(size: int) -> NDArray[np.float32]:

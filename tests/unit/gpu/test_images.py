@@ -10,7 +10,7 @@ from app.common.errors import PermanentError
 from app.gpu.images import Canvas, Limits, decode
 from app.gpu.slots import slot_bytes
 from tests.media import png_bomb
-from tests.unit.gpu.pictures import ORIENTATION, decoded, encode, halves, is_upright
+from tests.unit.gpu.pictures import ORIENTATION, Decoded, decoded, encode, halves, is_upright
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF", "BMP"])
@@ -110,6 +110,17 @@ def test_a_wide_picture_is_kept_at_full_scale_and_at_reduced_ones(format_name: s
     assert [pixels.shape[:2] for pixels in image.planes] == [(750, 6000), (188, 1500), (50, 400)]
     assert [plane.whole for plane in image.picture.planes] == [False, False, True]
     assert (image.size, image.picture.notes) == ((6000, 750), [])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"), [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (1, None)]
+)
+def test_every_plane_of_a_wide_picture_shows_it_upright(orientation: int, stored: Image.Transpose | None) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = halves((6000, 750))
+    found = decoded(encode(image if stored is None else image.transpose(stored), "JPEG", exif=exif), max_side=400)
+    assert [is_upright(Decoded(found.picture, [pixels])) for pixels in found.planes] == [True] * 3
 
 
 @pytest.mark.parametrize(("format_name", "scale"), [("JPEG", "5/8"), ("PNG", "1/2")])

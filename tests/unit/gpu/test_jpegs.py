@@ -1,5 +1,6 @@
 """JPEGs are decoded at the scale that is needed, whole or not at all."""
 
+import numpy as np
 import pytest
 
 from app.common.errors import PermanentError
@@ -35,6 +36,13 @@ def test_a_photo_of_108_million_pixels_is_not_too_large() -> None:
     assert image.size == (12_000, 9000)
     assert image.pixels.shape == (2250, 3000, 3)
     assert is_upright(image)
+
+
+def test_a_jpeg_is_decoded_where_an_engine_looks_at_it() -> None:
+    memory = memoryview(bytearray(3 * 96 * 64 + 100))
+    pixels = jpegs.decode(encode(halves(), "JPEG"), "RGB", 96, 64, [], memory)
+    assert pixels is not None
+    assert np.shares_memory(pixels, np.frombuffer(memory, np.uint8))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
