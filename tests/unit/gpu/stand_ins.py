@@ -4,6 +4,7 @@ Loaded in real engine processes, as `tests.unit.gpu.stand_ins:load`. Its model i
 """
 
 import os
+import resource
 import time
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from app.gpu.settings import EngineSettings
 LOADER = "tests.unit.gpu.stand_ins:load"
 
 #: What the first number of a view may say; everything else is a face of that score.
-DIE, RAISE, HANG, SLEEP, DIE_IN_COMPANY = 250, 251, 252, 253, 254
+DIE, RAISE, HANG, SLEEP, DIE_IN_COMPANY, FAULTS = 250, 251, 252, 253, 254, 255
 
 
 class StandIn:
@@ -52,9 +53,16 @@ class StandIn:
         return Face(
             box=(0, 0, width, height),
             landmarks=np.array([(1, 2), (3, 4)], np.float32),
-            score=float(image[0, 0, 0]),
+            score=page_faults() if image[0, 0, 0] == FAULTS else float(image[0, 0, 0]),
             embedding=np.array([company, os.getpid()], np.float32),
         )
+
+
+def page_faults() -> float:
+    """How many it costs to allocate what an engine may for a picture."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    _blobs = [np.ones(10 * 2**20, np.uint8) for _ in range(3)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def load(settings: EngineSettings) -> StandIn:

@@ -17,7 +17,7 @@ from app.gpu.inference import Engines
 from app.gpu.settings import FaceSettings
 from app.gpu.slots import Slot
 from tests.fixtures import eventually
-from tests.unit.gpu.stand_ins import DIE, DIE_IN_COMPANY, HANG, LOADER, RAISE, SLEEP
+from tests.unit.gpu.stand_ins import DIE, DIE_IN_COMPANY, FAULTS, HANG, LOADER, RAISE, SLEEP
 
 #: Side of the square views in the slot, one for each value of a byte.
 SIDE = 8
@@ -213,6 +213,12 @@ def test_an_engine_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailableError, match="ended while it loaded its models: exit status 3"):
         Engines(FaceSettings(model_dir=tmp_path), "tests.unit.gpu.stand_ins:end")
     assert not processes()
+
+
+def test_an_engine_process_keeps_the_memory_that_every_picture_takes(start: Start) -> None:
+    engines = start()
+    first, then = (look(engines, FAULTS)[0].score for _ in range(2))
+    assert (first > 100, then < 100) == (True, True)
 
 
 def test_an_engine_process_holds_no_secret(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
