@@ -50,6 +50,7 @@ def create_app(client: QdrantClient) -> Flask:
     """The stand-in's WSGI application."""
     app = Flask(__name__)
     lock = threading.Lock()  # local mode is not made for threads
+    copies: dict[str, tuple[int | None, int | None]] = {}  # nor for nodes
 
     def body(model: Any) -> Any:
         return TypeAdapter(model).validate_json(request.get_data())
@@ -81,11 +82,15 @@ def create_app(client: QdrantClient) -> Flask:
     @app.put("/collections/<name>")
     def create(name: str) -> Response:
         wanted = body(models.CreateCollection)
+        copies[name] = (wanted.replication_factor, wanted.write_consistency_factor)
         return answer(client.create_collection(name, vectors_config=wanted.vectors or {}))
 
     @app.get("/collections/<name>")
     def describe(name: str) -> Response:
-        return answer(client.get_collection(name))
+        found = client.get_collection(name)
+        params = found.config.params
+        params.replication_factor, params.write_consistency_factor = copies.get(name, (None, None))
+        return answer(found)
 
     @app.delete("/collections/<name>")
     def drop(name: str) -> Response:

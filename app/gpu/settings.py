@@ -51,8 +51,12 @@ class FaceSettings(EngineSettings):
     #: Bytes of requests on their way in or waiting, all of them in memory; what is beyond is told to come back.
     max_waiting_bytes: int = Field(512 * 2**20, ge=2**20)
 
-    qdrant_url: str | None = Field(None, pattern=r"^https?://")
+    #: A Qdrant server, or nodes of a cluster, separated by commas.
+    qdrant_url: str | None = Field(None, pattern=r"^https?://[^,\s]+(,https?://[^,\s]+)*$")
     qdrant_api_key: SecretStr | None = None
+    #: Copies of each shard, and shards, with which collections are created; unset, Qdrant's own numbers.
+    qdrant_replicas: int | None = Field(None, ge=1, le=16)
+    qdrant_shards: int | None = Field(None, ge=1, le=1024)
     #: Where the embedded index lives when there is no `QDRANT_URL`.
     index_dir: Path = Path("index")
 

@@ -32,5 +32,5 @@ def open_store(settings: FaceSettings) -> Store:
     """
     if settings.qdrant_url:
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        return connect(settings.qdrant_url, key)
+        return connect(settings.qdrant_url, key, copies=settings.qdrant_replicas, shards=settings.qdrant_shards)
     return EdgeStore(settings.index_dir)

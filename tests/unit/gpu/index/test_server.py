@@ -52,7 +52,8 @@ def test_a_url_without_a_port_means_its_scheme_s() -> None:
     with pytest.raises(IndexAwayError, match=r"QDRANT_URL=http://127\.0\.0\.1:"):
         connect("http://127.0.0.1", None).collections()  # nobody listens on 80
     for given, port in (("http://qdrant", 80), ("https://qdrant", 443), ("http://qdrant:6333", 6333)):
-        assert f"qdrant:{port}" in connect(given, None)._client._client.rest_uri  # type: ignore[attr-defined]
+        [(_, client)] = connect(given, None)._nodes
+        assert f"qdrant:{port}" in client._client.rest_uri  # type: ignore[attr-defined]
 
 
 def test_a_proxy_of_the_environment_is_not_asked(
