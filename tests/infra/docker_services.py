@@ -123,6 +123,7 @@ def _container(props: Props) -> ContainerSpec:
         image=props["image"],
         args=props.get("args"),
         user=props["user"],
+        hostname=props.get("hostname"),
         # In one order, whatever order they come in: another would roll the service.
         env=[f"{name}={value}" for name, value in sorted(props.get("env", {}).items())],
         labels=_labels(props),

@@ -44,6 +44,14 @@ def _http(props: Props) -> urllib3.PoolManager:
     context = ssl.create_default_context()
     if props["ca_bundle"]:
         context.load_verify_locations(ROOT / Path(str(props["ca_bundle"])).expanduser())
-    return urllib3.PoolManager(
-        timeout=urllib3.Timeout(10), retries=urllib3.Retry(5, backoff_factor=0.2), ssl_context=context
+    # Of several nodes, those that have started say 503 until there are enough of them, and to come back in a minute.
+    retries = urllib3.Retry(
+        connect=5,
+        read=5,
+        status=8,
+        backoff_factor=0.2,
+        status_forcelist=[503],
+        raise_on_status=False,
+        respect_retry_after_header=False,
     )
+    return urllib3.PoolManager(timeout=urllib3.Timeout(10), retries=retries, ssl_context=context)

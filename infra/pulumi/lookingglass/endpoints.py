@@ -8,6 +8,7 @@ from pulumi import Input, Output
 from infra.contract import PORTS
 from lookingglass.credentials import Credentials
 from lookingglass.existing import socket_directory
+from lookingglass.service import numbered
 from lookingglass.settings import Settings
 
 #: The root user of a MinIO of the stack's own.
@@ -22,7 +23,7 @@ class Endpoints:
     redis_url: Output[str]
     minio_endpoint: str
     minio_region: str
-    #: None with an embedded index.
+    #: That of each node, separated by commas; None with an embedded index.
     qdrant_url: str | None
     qdrant_api_key: Output[str] | None
     #: Directories of the host that lead to one of them.
@@ -38,7 +39,8 @@ def endpoints(settings: Settings, credentials: Credentials, hosts: Mapping[str, 
     """Find them in the configuration, and in the addresses of the hosts that services are pinned to, by role."""
     host = settings.public_host or hosts.get("minio") or settings.host
     storage, directory = settings.storage, socket_directory(settings.redis_url)
-    own_qdrant = f"http://qdrant:{PORTS['qdrant']}" if settings.index == "server" else None
+    nodes = [f"http://{numbered('qdrant', place)}:{PORTS['qdrant']}" for place in settings.places("qdrant")]
+    own_qdrant = ",".join(nodes) if settings.index == "server" else None
     minio_url = storage.endpoint.rstrip("/") if storage else f"http://{host}:{settings.minio_port}"
     return Endpoints(
         redis_url=redis_url(settings, credentials, "redis", PORTS["redis"]),

@@ -8,6 +8,7 @@ import pulumi_docker as docker
 from pulumi import Input, ResourceOptions
 from pulumi.runtime.config import CONFIG, get_config_env, is_config_secret
 
+from infra.contract import PORTS
 from lookingglass import preflight, settings
 from lookingglass.console import Console
 from lookingglass.credentials import Credentials
@@ -38,8 +39,8 @@ def declare() -> None:
 
     # Each where the stack runs one of its own.
     redis = [Redis(base, image) for image in (base.images.redis,) if image is not None]
-    minio = [MinIO(base, image) for image in (base.images.minio,) if image is not None]
-    index = [Qdrant(base, image) for image in (base.images.qdrant,) if image is not None]
+    minio = _spread(MinIO, base, "minio", base.images.minio)
+    index = _spread(Qdrant, base, "qdrant", base.images.qdrant)
     storage = Storage(base, *minio)
     faces = [FaceService(number, base, *index) for number in chosen.numbers(chosen.faces)]
     workers = [Worker(number, base, *redis, storage, *faces) for number in chosen.numbers(chosen.workers)]
@@ -52,6 +53,17 @@ def declare() -> None:
 
     for name, value in _outputs(base).items():
         pulumi.export(name, value)
+
+
+def _spread(
+    kind: type[MinIO | Qdrant], base: Foundation, role: str, image: Input[str] | None
+) -> list[MinIO | Qdrant]:
+    """One service for each node that the data is on; each after the one before, so that they change one by one."""
+    found: list[MinIO | Qdrant] = []
+    if image is not None:
+        for number in base.settings.places(role):
+            found.append(kind(number, base, image, *found[-1:]))
+    return found
 
 
 def _monitor(base: Foundation, *after: pulumi.Resource) -> None:
@@ -90,14 +102,13 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
     console = f"http://{chosen.host_of(chosen.console_address)}:{chosen.console_port}"
     if inside and ip_address(chosen.console_address).is_loopback:
         console = "http://console:5003"
-    loopback_qdrant = f"http://{LOOPBACK}:{chosen.qdrant_port}"
     return {
         "webhook_url": f"http://{chosen.host}:{chosen.webhook_port}",
         "minio_url": base.endpoints.minio_url,
         "minio_console_url": base.endpoints.minio_console_url,
         "redis_url": base.endpoints.redis_url if inside else loopback_redis,
         "gpu_worker_url": "http://gpu-worker:5001" if inside else f"http://{LOOPBACK}:{chosen.gpu_worker_port}",
-        "qdrant_url": loopback_qdrant if "qdrant" in chosen.runs and not inside else base.endpoints.qdrant_url,
+        "qdrant_url": _qdrant_url(base),
         "console_url": console,
         "image_bucket": chosen.image_bucket,
         "video_bucket": chosen.video_bucket,
@@ -112,6 +123,14 @@ def _outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
         "crawler_secret_key": credentials.minio_crawler,
         **(_monitoring_outputs(base) if chosen.monitoring else {}),
     }
+
+
+def _qdrant_url(base: Foundation) -> str | None:
+    chosen = base.settings
+    if "qdrant" not in chosen.runs:
+        return base.endpoints.qdrant_url
+    inside = chosen.orchestrator == "swarm"
+    return f"http://qdrant:{PORTS['qdrant']}" if inside else f"http://{LOOPBACK}:{chosen.qdrant_port}"
 
 
 def _monitoring_outputs(base: Foundation) -> Mapping[str, Input[str | None]]:

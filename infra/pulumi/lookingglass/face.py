@@ -25,6 +25,9 @@ SHARED_MEMORY_PART = 4
 #: Seconds for the pictures in hand.
 STOP_GRACE = 90
 
+#: Shards of each collection for each node of a cluster: what its cores write at once, and can be moved to more nodes.
+SHARDS_PER_NODE = 2
+
 
 class FaceService(Deployment):
     """One face service, on a GPU or on the CPU, or all of them. Workers find them under one name."""
@@ -52,6 +55,10 @@ class FaceService(Deployment):
             more["data"] = {INDEX_DIR: "index"}
         if base.endpoints.qdrant_url:
             environment["QDRANT_URL"] = base.endpoints.qdrant_url
+        if settings.index_copies:
+            environment["QDRANT_REPLICAS"] = str(settings.index_copies)
+        if settings.qdrant_nodes > 1:
+            environment["QDRANT_SHARDS"] = str(SHARDS_PER_NODE * settings.qdrant_nodes)
         if base.endpoints.qdrant_url and base.endpoints.qdrant_api_key:
             secrets["qdrant_api_key"] = base.endpoints.qdrant_api_key
         service = Service(

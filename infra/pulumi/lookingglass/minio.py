@@ -1,4 +1,7 @@
-"""MinIO: the buckets and their events."""
+"""MinIO: the buckets and their events, on one node or spread over several.
+
+Each of several has a share of every object, and keeps the events of what was uploaded through it.
+"""
 
 from pathlib import PurePosixPath
 
@@ -9,7 +12,7 @@ from infra import contract
 from lookingglass.deployment import Deployment
 from lookingglass.endpoints import ROOT_USER
 from lookingglass.foundation import Foundation
-from lookingglass.service import SECRETS_DIR, Port, Service, http_health
+from lookingglass.service import SECRETS_DIR, Port, Service, http_health, numbered
 from lookingglass.storage import Bucket, BucketNotification, User, reader, uploader
 from lookingglass.targets import Targets
 
@@ -29,19 +32,20 @@ ENVIRONMENT_FILE = "minio.env"
 
 
 class MinIO(Deployment):
-    """The server; all its settings come from a file, for the webhook's token is among them."""
+    """The server, or one of several; all its settings come from a file, for the webhook's token is among them."""
 
-    def __init__(self, base: Foundation, image: Input[str]) -> None:
+    def __init__(self, number: int | None, base: Foundation, image: Input[str], *after: pulumi.Resource) -> None:
         settings, credentials = base.settings, base.credentials
         service = Service(
             role="minio",
-            name="minio",
+            name=numbered("minio", number),
+            node=number,
             image=image,
             user=USER,
             networks=base.networks.of("minio"),
             command=(
                 *("server", "--quiet", "--address", f":{PORT}", "--console-address", f":{CONSOLE_PORT}"),
-                "/data",
+                f"http://minio-{{1...{settings.minio_nodes}}}:{PORT}/data" if number else "/data",
             ),
             environment={
                 "MINIO_CONFIG_ENV_FILE": f"{SECRETS_DIR}/{ENVIRONMENT_FILE}",
@@ -53,15 +57,16 @@ class MinIO(Deployment):
                     lambda values: _environment_file(*values)
                 )
             },
-            data={"/data": "minio", str(EVENTS_DIR): "minio-events"},
+            data={"/data": numbered("minio", number), str(EVENTS_DIR): numbered("minio-events", number)},
             adopts_data=True,
             ports=[
                 Port(internal=PORT, external=settings.minio_port, address=settings.public_address),
                 Port(internal=CONSOLE_PORT, external=settings.minio_console_port, address=settings.public_address),
             ],
-            health=http_health(PORT, "/minio/health/cluster"),
+            # The others find a node only when it is healthy, and are not to be restarted because one is away.
+            health=http_health(PORT, "/minio/health/live" if number else "/minio/health/cluster"),
         )
-        super().__init__(service, base)
+        super().__init__(service, base, *after)
 
 
 class Storage(pulumi.ComponentResource):

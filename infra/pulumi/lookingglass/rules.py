@@ -15,6 +15,7 @@ def problems(settings: Settings) -> Iterator[str]:
     yield from _faces(settings)
     yield from _ports(settings)
     yield from _standing(settings)
+    yield from _spread(settings)
     yield from (_swarm if settings.orchestrator == "swarm" else _docker)(settings)
     if settings.image_bucket == settings.video_bucket:
         yield "videoBucket: must differ from imageBucket"
@@ -51,6 +52,25 @@ def _standing(settings: Settings) -> Iterator[str]:
             "publicAddress: the storage posts its events to the webhook: give an address of the Docker host that it "
             "reaches, or storage.webhookUrl"
         )
+
+
+def _spread(settings: Settings) -> Iterator[str]:
+    nodes, copies = settings.qdrant_nodes, settings.qdrant_replicas
+    if nodes == 2:
+        yield "qdrantNodes: of two, one is no majority when the other is lost; take 3 or more, or 1"
+    if settings.minio_nodes in (2, 3):
+        yield f"minioNodes: {settings.minio_nodes} cannot lose one and go on writing; take 4 or more, or 1"
+    for key, role in (("qdrantNodes", "qdrant"), ("minioNodes", "minio")):
+        if settings.nodes_of(role) > 1 and role not in settings.runs:
+            yield f"{key}: is for a service of the stack's own, and there is none here; leave it out"
+        elif settings.nodes_of(role) > 1 and settings.orchestrator != "swarm":
+            yield f"{key}: more than one need a Swarm"
+    if copies and "qdrant" in settings.runs and copies > nodes:
+        yield f"qdrantReplicas: {copies} copies need as many nodes, and qdrantNodes is {nodes}"
+    if copies == 1 and nodes > 1:
+        yield "qdrantReplicas: with one copy, a lost node takes its part of the index along; take 2, or better 3"
+    if copies and settings.index == "embedded":
+        yield "qdrantReplicas: an embedded index has one copy; leave it out"
 
 
 def _docker(settings: Settings) -> Iterator[str]:

@@ -68,6 +68,9 @@ class Service:
     gpu: str | None = None
     #: How many there are of it, where the engine may number them itself.
     replicas: int = 1
+    #: Which of the nodes it is on, that its role's data is spread over; None where one has it all. They know each
+    #: other by their names, and whoever speaks to any of them by their role.
+    node: int | None = None
 
 
 def numbered(name: str, number: int | str | None) -> str:

@@ -141,6 +141,12 @@ class Settings(BaseModel):
     video_bucket: str = Field("videos", pattern=BUCKET)
     #: `server`: a Qdrant of its own; `embedded`: inside the one face service, for some hundred thousand faces.
     index: Literal["server", "embedded"] = "server"
+    #: Nodes of a Swarm over which the index is spread: one, or three and more, which may lose one.
+    qdrant_nodes: int = Field(1, ge=1, le=16)
+    #: Copies of the index's parts, each on another node; unset, three, or with a server that stands already its own.
+    qdrant_replicas: int | None = Field(None, ge=1, le=16)
+    #: Nodes of a Swarm over which the buckets are spread: one, or four and more, which may lose one.
+    minio_nodes: int = Field(1, ge=1, le=16)
     #: Services that stand already, in place of the stack's own.
     storage: existing.Storage | None = Field(None, repr=False)
     redis_url: existing.RedisAddress | None = Field(None, repr=False)
@@ -263,6 +269,20 @@ class Settings(BaseModel):
         """The services that keep data, which in a Swarm stay on the node that has it."""
         keeping: list[ServiceName] = ["redis", "minio", "qdrant"]
         return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
+
+    def nodes_of(self, role: str) -> int:
+        """Over how many nodes a service's data is spread."""
+        return {"qdrant": self.qdrant_nodes, "minio": self.minio_nodes}.get(role, 1)
+
+    def places(self, role: str) -> Sequence[int | None]:
+        """The numbers of a service's nodes, where its data is spread over several; None for the one otherwise."""
+        nodes = self.nodes_of(role)
+        return [None] if nodes == 1 else range(1, nodes + 1)
+
+    @property
+    def index_copies(self) -> int | None:
+        """Copies of each part of the index: three, so that with one away two still are the majority."""
+        return self.qdrant_replicas or (min(3, self.qdrant_nodes) if self.qdrant_nodes > 1 else None)
 
     @property
     def published(self) -> dict[str, int]:

@@ -59,7 +59,7 @@ class SwarmService:
                 container_spec=self._container(),
                 # By id: by name, each `up` would replace the service.
                 networks_advanceds=[
-                    docker.ServiceTaskSpecNetworksAdvancedArgs(id=network, aliases=[service.role])
+                    docker.ServiceTaskSpecNetworksAdvancedArgs(id=network, aliases=_aliases(service))
                     for _, network in sorted(service.networks.items())
                 ],
                 resources=self._resources(),
@@ -77,6 +77,8 @@ class SwarmService:
             image=service.image,
             args=list(service.command) or None,
             user=service.user,
+            # Its own name leads to itself from the start; in the network's, a task is only when it is healthy.
+            hostname=service.name if service.node else None,
             env={**service.environment, **settings.environment.get(service.role, {})},
             labels=[docker.ServiceTaskSpecContainerSpecLabelArgs(label=LABEL, value=self._base.stack)],
             mounts=self._mounts(),
@@ -152,7 +154,9 @@ class SwarmService:
         """What keeps data stays where its volume is; of what listens on its node, there is one to a node."""
         service = self._service
         return docker.ServiceTaskSpecPlacementArgs(
-            constraints=[f"node.labels.{data_label(service.role)}=={FIRST_DATA}"] if service.data else [],
+            constraints=[f"node.labels.{data_label(service.role)}=={service.node or FIRST_DATA}"]
+            if service.data
+            else [],
             max_replicas=1 if self._ports else 0,
         )
 
@@ -198,6 +202,10 @@ class SwarmService:
 def service_shm(service: Service) -> int:
     """Bytes of /dev/shm."""
     return service.shared_memory * 2**20
+
+
+def _aliases(service: Service) -> list[str]:
+    return [service.role, service.name] if service.node else [service.role]
 
 
 def _restart(condition: str) -> docker.ServiceTaskSpecRestartPolicyArgs:

@@ -10,6 +10,7 @@ import requests
 from docker.models.nodes import Node
 
 from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
+from lookingglass import swarm_moves
 from lookingglass.engine import LABEL
 from lookingglass.settings import Settings
 
@@ -38,8 +39,9 @@ def look(client: docker.DockerClient, settings: Settings, stack: str) -> Found:
     nodes = [node for node in client.nodes.list() if _ready(node)]
     found = Found()
     for role in settings.pinned:
-        found.problems += _pin(role, nodes, found.hosts)
+        found.problems += _pin(role, settings.nodes_of(role), nodes, found.hosts)
     found.problems += [
+        *swarm_moves.problems(settings, client, stack),
         *_cards(settings, nodes),
         *_webhooks(settings, nodes),
         *_registry(settings, client, nodes),
@@ -53,23 +55,28 @@ def _ready(node: Node) -> bool:
     return bool(node.attrs["Status"]["State"] == "ready" and node.attrs["Spec"]["Availability"] == "active")
 
 
-def _labelled(role: str, nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if node.attrs["Spec"].get("Labels", {}).get(data_label(role)) == FIRST_DATA]
+def _labelled(role: str, value: str, nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if node.attrs["Spec"].get("Labels", {}).get(data_label(role)) == value]
 
 
-def _pin(role: str, nodes: list[Node], hosts: dict[str, str]) -> Iterator[str]:
-    label, having = f"{data_label(role)}={FIRST_DATA}", _labelled(role, nodes)
-    if not having:
-        names = ", ".join(sorted(_name(node) for node in nodes))
-        yield (
-            f"{role} keeps data, and no node that is ready has the label {label}: `docker node update --label-add "
-            f"{label} NODE`, with NODE one of {names}"
-        )
-    elif len(having) > 1:
-        names = ", ".join(sorted(_name(node) for node in having))
-        yield f"{role} keeps its data on one node, and {names} have the label {label}: take it from all but one"
-    else:
-        hosts[role] = str(having[0].attrs["Status"]["Addr"])
+def _pin(role: str, count: int, nodes: list[Node], hosts: dict[str, str]) -> Iterator[str]:
+    """Each of a service's volumes has one node, which its number says; the first one's address is the service's."""
+    if count > len(nodes):
+        yield f"{role}Nodes: {count} need as many nodes, each its own; {len(nodes)} are ready"
+        return
+    for value in map(str, range(int(FIRST_DATA), count + 1)):
+        label, having = f"{data_label(role)}={value}", _labelled(role, value, nodes)
+        if not having:
+            names = ", ".join(sorted(_name(node) for node in nodes))
+            yield (
+                f"{role} keeps data, and no node that is ready has the label {label}: `docker node update "
+                f"--label-add {label} NODE`, with NODE one of {names}"
+            )
+        elif len(having) > 1:
+            names = ", ".join(sorted(_name(node) for node in having))
+            yield f"{role} keeps its data on one node, and {names} have the label {label}: take it from all but one"
+        else:
+            hosts.setdefault(role, str(having[0].attrs["Status"]["Addr"]))
 
 
 def _cards(settings: Settings, nodes: list[Node]) -> Iterator[str]:
@@ -126,8 +133,10 @@ def _data(settings: Settings, client: docker.DockerClient, stack: str, nodes: li
     """Data of a stack that was this engine's alone is not to be left behind by a label on another node."""
     kept = {volume.name for volume in client.volumes.list(filters={"label": f"{LABEL}={stack}"})}
     for role in settings.pinned:
+        if settings.nodes_of(role) > 1:
+            continue  # whose volumes have other names
         name = f"lookingglass-{stack}-{'index' if role == 'gpu-worker' else role}"
-        having = _labelled(role, nodes)
+        having = _labelled(role, FIRST_DATA, nodes)
         if name in kept and len(having) == 1 and having[0].id != here:
             yield (
                 f"{role}: its data is in the volume {name} of this engine's node, and {_name(having[0])} has the "

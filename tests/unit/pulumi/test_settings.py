@@ -54,6 +54,18 @@ def test_values_are_taken_as_pulumi_hands_them_over() -> None:
         ({"registry": "registry.example/faces"}, "registry: is for the nodes of a Swarm"),
         ({"webhooks": "2"}, "webhooks: more than one need a Swarm"),
         ({"index": "embedded", "faceServices": "2"}, "index: embedded serves one face service only"),
+        ({**SWARM, "qdrantNodes": "2"}, "qdrantNodes: of two, one is no majority"),
+        ({"qdrantNodes": "3"}, "qdrantNodes: more than one need a Swarm"),
+        ({**SWARM, "qdrantNodes": "3", "index": "embedded"}, "qdrantNodes: is for a service of the stack's own"),
+        ({**SWARM, "qdrantNodes": "3", "qdrantReplicas": "4"}, "qdrantReplicas: 4 copies need as many nodes"),
+        ({**SWARM, "qdrantNodes": "3", "qdrantReplicas": "1"}, "qdrantReplicas: with one copy, a lost node"),
+        ({"qdrantReplicas": "2"}, "qdrantReplicas: 2 copies need as many nodes, and qdrantNodes is 1"),
+        ({"qdrantReplicas": "1", "index": "embedded"}, "qdrantReplicas: an embedded index has one copy"),
+        ({**SWARM, "minioNodes": "2"}, "minioNodes: 2 cannot lose one and go on writing; take 4 or more"),
+        ({**SWARM, "minioNodes": "3"}, "minioNodes: 3 cannot lose one and go on writing; take 4 or more"),
+        ({"minioNodes": "4"}, "minioNodes: more than one need a Swarm"),
+        ({**SWARM, "minioNodes": "17"}, "lookingglass:minioNodes = '17': Input should be less than or equal to 16"),
+        ({**SWARM, "minioNodes": "4", "storage": STORAGE}, "minioNodes: is for a service of the stack's own"),
         ({"pipIndexUrl": "https://me:secret@mirror.example/simple"}, "lookingglass:pipIndexUrl"),
     ],
 )
@@ -83,6 +95,14 @@ def test_no_value_that_may_be_a_secret_is_shown(config: dict[str, str]) -> None:
         load(config, secret_keys=["imageBucket"])
     assert f"lookingglass:{next(iter(config))}" in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
+
+
+def test_an_index_on_several_nodes_has_three_copies_where_nothing_else_is_said() -> None:
+    assert load({}).index_copies is None
+    assert load({**SWARM, "qdrantNodes": "3"}).index_copies == 3
+    assert load({**SWARM, "qdrantNodes": "5"}).index_copies == 3
+    assert load({**SWARM, "qdrantNodes": "5", "qdrantReplicas": "2"}).index_copies == 2
+    assert load({"qdrantUrl": "https://q.example:6333", "qdrantReplicas": "3"}).index_copies == 3
 
 
 def test_what_must_be_had_is_named_by_its_key() -> None:

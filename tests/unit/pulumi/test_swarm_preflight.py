@@ -1,0 +1,134 @@
+"""What is asked of a Swarm's manager before the first resource, with stand-ins for what it tells."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lookingglass import swarm_preflight
+from lookingglass.settings import load
+
+SWARM = {"orchestrator": "swarm", "publicAddress": "0.0.0.0", "appImage": "own/app:1", "minioImage": "own/minio:1"}
+
+
+@dataclass
+class Manager:
+    """A manager of nodes with these labels, by their hosts' names."""
+
+    labels: dict[str, dict[str, str]]
+    #: Commands of the services there are, by name; names of the volumes of the manager's own node.
+    running: dict[str, list[str]] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+
+    def info(self) -> dict[str, Any]:
+        return {"Swarm": {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "0"}}
+
+    @property
+    def nodes(self) -> Any:
+        found = [
+            SimpleNamespace(
+                id=str(number),
+                attrs={
+                    "Status": {"State": "ready", "Addr": f"10.0.0.{number}"},
+                    "Spec": {"Availability": "active", "Labels": labels},
+                    "Description": {"Hostname": host, "Resources": {}},
+                },
+            )
+            for number, (host, labels) in enumerate(self.labels.items(), 1)
+        ]
+        return SimpleNamespace(list=lambda: found)
+
+    @property
+    def services(self) -> Any:
+        found = [
+            SimpleNamespace(name=name, attrs={"Spec": {"TaskTemplate": {"ContainerSpec": {"Args": args}}}})
+            for name, args in self.running.items()
+        ]
+        return SimpleNamespace(list=lambda **_: found)
+
+    @property
+    def volumes(self) -> Any:
+        found = [SimpleNamespace(name=name) for name in self.kept]
+        return SimpleNamespace(list=lambda filters=None: [] if filters else found)
+
+    @property
+    def containers(self) -> Any:
+        return SimpleNamespace(list=lambda **_: [])
+
+
+def labelled(qdrant: int, minio: int, nodes: int = 4) -> dict[str, dict[str, str]]:
+    """Nodes a, b, c …, each with the number of a volume of the services that have as many."""
+    found: dict[str, dict[str, str]] = {}
+    for number in range(1, nodes + 1):
+        counts = {"qdrant": qdrant, "minio": minio, "redis": 1}
+        found["abcdef"[number - 1]] = {
+            f"lookingglass.{role}": str(number) for role, count in counts.items() if number <= count
+        }
+    return found
+
+
+def look(manager: Manager, **config: str) -> swarm_preflight.Found:
+    return swarm_preflight.look(manager, load({**SWARM, **config}), "main")  # type: ignore[arg-type]
+
+
+def test_enough_nodes_with_their_numbers_are_taken_and_the_first_is_the_address() -> None:
+    found = look(Manager(labelled(qdrant=3, minio=4)), qdrantNodes="3", minioNodes="4")
+    assert found.problems == []
+    assert found.hosts == {"redis": "10.0.0.1", "minio": "10.0.0.1", "qdrant": "10.0.0.1"}
+
+
+def test_more_nodes_than_there_are_is_one_line() -> None:
+    [problem] = look(Manager(labelled(qdrant=1, minio=1, nodes=3)), minioNodes="4").problems
+    assert problem == "minioNodes: 4 need as many nodes, each its own; 3 are ready"
+
+
+def test_a_number_that_no_node_has_is_named_with_the_command_that_gives_it() -> None:
+    [problem] = look(Manager(labelled(qdrant=2, minio=1)), qdrantNodes="3").problems
+    assert "no node that is ready has the label lookingglass.qdrant=3" in problem
+    assert "`docker node update --label-add lookingglass.qdrant=3 NODE`, with NODE one of a, b, c, d" in problem
+
+
+def test_a_number_that_two_nodes_have_is_refused() -> None:
+    labels = labelled(qdrant=3, minio=1)
+    labels["d"]["lookingglass.qdrant"] = "2"
+    [problem] = look(Manager(labels), qdrantNodes="3").problems
+    assert problem.startswith("qdrant keeps its data on one node, and b, d have the label lookingglass.qdrant=2")
+
+
+FOUR = ["server", "http://minio-{1...4}:9000/data"]
+
+
+@pytest.mark.parametrize(
+    ("running", "kept", "config", "said"),
+    [
+        (["qdrant"], [], {"qdrantNodes": "3"}, "qdrantNodes: lookingglass-main-qdrant holds the index of another"),
+        ([], ["qdrant"], {"qdrantNodes": "3"}, "`docker volume rm lookingglass-main-qdrant` on its node"),
+        (["qdrant-3"], [], {"qdrantNodes": "1"}, "qdrantNodes: lookingglass-main-qdrant-3 holds the index of"),
+        (["qdrant-4"], [], {"qdrantNodes": "3"}, "qdrantNodes: lookingglass-main-qdrant-4 has a part of the index"),
+        (["minio"], [], {"minioNodes": "4"}, "minioNodes: lookingglass-main-minio holds the objects of another"),
+        ([], ["minio"], {"minioNodes": "4"}, "bring up another stack with 4 and copy the objects (`mc mirror`)"),
+        (["minio-1"], [], {"minioNodes": "1"}, "minioNodes: lookingglass-main-minio-1 holds the objects of another"),
+        (["minio-1"], [], {"minioNodes": "5"}, "minioNodes: each object is spread over 4 nodes, which stays so"),
+    ],
+)
+def test_data_of_another_number_of_nodes_is_not_left_behind(
+    running: list[str], kept: list[str], config: dict[str, str], said: str
+) -> None:
+    wanted = {"qdrant": 1, "minio": 1} | {key.removesuffix("Nodes"): int(count) for key, count in config.items()}
+    manager = Manager(
+        labelled(**wanted, nodes=5),
+        {f"lookingglass-main-{name}": FOUR for name in running},
+        [f"lookingglass-main-{name}" for name in kept],
+    )
+    [problem] = look(manager, **config).problems
+    assert said in problem
+
+
+def test_what_was_begun_is_gone_on_with_and_an_index_may_grow() -> None:
+    begun = {f"lookingglass-main-{name}": FOUR for name in ("qdrant-1", "qdrant-2", "minio-1", "minio-2")}
+    found = look(
+        Manager(labelled(qdrant=3, minio=4), begun, ["lookingglass-main-minio-events-1"]),
+        qdrantNodes="3",
+        minioNodes="4",
+    )
+    assert found.problems == []
