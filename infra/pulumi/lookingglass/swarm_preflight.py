@@ -6,6 +6,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import pulumi
 import requests
 from docker.models.nodes import Node
 
@@ -36,10 +37,13 @@ def look(client: docker.DockerClient, settings: Settings, stack: str) -> Found:
         return Found(["orchestrator: the engine is in no Swarm; `docker swarm init` makes one of this node"])
     if not swarm.get("ControlAvailable"):
         return Found(["orchestrator: the engine is a worker of its Swarm; let dockerHost name a manager"])
-    nodes = [node for node in client.nodes.list() if _ready(node)]
+    every = client.nodes.list()
+    nodes = [node for node in every if _ready(node)]
     found = Found()
     for role in settings.pinned:
-        found.problems += _pin(role, settings.nodes_of(role), nodes, found.hosts)
+        count = settings.nodes_of(role)
+        # One of several may be away; whatever else changes does not wait for it.
+        found.problems += _pin(role, count, every if count > 1 else nodes, found.hosts)
     found.problems += [
         *swarm_moves.problems(settings, client, stack),
         *_cards(settings, nodes),
@@ -60,9 +64,9 @@ def _labelled(role: str, value: str, nodes: list[Node]) -> list[Node]:
 
 
 def _pin(role: str, count: int, nodes: list[Node], hosts: dict[str, str]) -> Iterator[str]:
-    """Each of a service's volumes has one node, which its number says; the first one's address is the service's."""
-    if count > len(nodes):
-        yield f"{role}Nodes: {count} need as many nodes, each its own; {len(nodes)} are ready"
+    """Each of a service's volumes has one node, which its number says; the first that is ready is the service's."""
+    if count > max(len(nodes), 1):
+        yield f"{role}Nodes: {count} need as many nodes, each its own; the Swarm has {len(nodes)}"
         return
     for value in map(str, range(int(FIRST_DATA), count + 1)):
         label, having = f"{data_label(role)}={value}", _labelled(role, value, nodes)
@@ -75,8 +79,12 @@ def _pin(role: str, count: int, nodes: list[Node], hosts: dict[str, str]) -> Ite
         elif len(having) > 1:
             names = ", ".join(sorted(_name(node) for node in having))
             yield f"{role} keeps its data on one node, and {names} have the label {label}: take it from all but one"
-        else:
+        elif _ready(having[0]):
             hosts.setdefault(role, str(having[0].attrs["Status"]["Addr"]))
+        else:
+            pulumi.warn(f"{_name(having[0])}, which has the label {label}, is away: a change of {role} waits for it.")
+    if nodes and count > 1 and role not in hosts:
+        yield f"{role}Nodes: none of its nodes is ready"
 
 
 def _cards(settings: Settings, nodes: list[Node]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pulumi
 import pytest
 from lookingglass import swarm_preflight
 from lookingglass.settings import load
@@ -19,6 +20,8 @@ class Manager:
     #: Commands of the services there are, by name; names of the volumes of the manager's own node.
     running: dict[str, list[str]] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    #: Hosts that do not answer.
+    away: tuple[str, ...] = ()
 
     def info(self) -> dict[str, Any]:
         return {"Swarm": {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "0"}}
@@ -29,7 +32,7 @@ class Manager:
             SimpleNamespace(
                 id=str(number),
                 attrs={
-                    "Status": {"State": "ready", "Addr": f"10.0.0.{number}"},
+                    "Status": {"State": "down" if host in self.away else "ready", "Addr": f"10.0.0.{number}"},
                     "Spec": {"Availability": "active", "Labels": labels},
                     "Description": {"Hostname": host, "Resources": {}},
                 },
@@ -79,7 +82,7 @@ def test_enough_nodes_with_their_numbers_are_taken_and_the_first_is_the_address(
 
 def test_more_nodes_than_there_are_is_one_line() -> None:
     [problem] = look(Manager(labelled(qdrant=1, minio=1, nodes=3)), minioNodes="4").problems
-    assert problem == "minioNodes: 4 need as many nodes, each its own; 3 are ready"
+    assert problem == "minioNodes: 4 need as many nodes, each its own; the Swarm has 3"
 
 
 def test_a_number_that_no_node_has_is_named_with_the_command_that_gives_it() -> None:
@@ -93,6 +96,20 @@ def test_a_number_that_two_nodes_have_is_refused() -> None:
     labels["d"]["lookingglass.qdrant"] = "2"
     [problem] = look(Manager(labels), qdrantNodes="3").problems
     assert problem.startswith("qdrant keeps its data on one node, and b, d have the label lookingglass.qdrant=2")
+
+
+def test_one_of_several_may_be_away_which_is_said_and_the_only_one_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi, "warn", said.append)
+    found = look(Manager(labelled(qdrant=3, minio=4), away=("a",)), qdrantNodes="3", minioNodes="4")
+    [problem] = found.problems
+    assert problem.startswith("redis keeps data, and no node that is ready has the label lookingglass.redis=1")
+    assert found.hosts == {"minio": "10.0.0.2", "qdrant": "10.0.0.2"}
+    assert "a, which has the label lookingglass.minio=1, is away: a change of minio waits for it." in said
+    every = look(Manager(labelled(qdrant=3, minio=1), away=("a", "b", "c")), qdrantNodes="3").problems
+    assert "qdrantNodes: none of its nodes is ready" in every
 
 
 FOUR = ["server", "http://minio-{1...4}:9000/data"]
