@@ -43,7 +43,7 @@ class Node:
 @contextmanager
 def serving(node: Node) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, node.app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield f"http://127.0.0.1:{server.port}"
     server.shutdown()
     server.server_close()
