@@ -25,7 +25,7 @@ SWING = 0.5
 RETURNS, RETURN_S, RETURN_SPEED = 6, 600, 4
 
 #: What the plan reckons with, a second: events of a MinIO node, jobs of a Redis, photos of a card.
-EVENTS, JOBS, CARD = 1000.0, 1500.0, 130.0
+EVENTS, JOBS, CARD = 800.0, 1500.0, 130.0
 
 #: Photos a second, and for each what the plan puts up: MinIO nodes, Redises, cards.
 PLAN = {10: (1, 1, 1), 100: (1, 1, 1), 1000: (2, 1, 8), 10_000: (19, 7, 77)}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from infra.local.tools import ROOT
 from tests.bench import plan
 from tests.bench.plan import DAY, Stage
 
@@ -48,3 +49,9 @@ def test_more_put_up_is_less_waited_for() -> None:
     times = [plan.run(coming, [Stage("all", 100 * spare)]).most_s for spare in plan.SPARE]
     assert times == sorted(times, reverse=True)
     assert times[0] > 10 * times[-1]
+
+
+def test_the_plan_says_what_the_simulation_does(capsys: pytest.CaptureFixture[str]) -> None:
+    plan.main()
+    told = (ROOT / "docs" / "hosts.md").read_text()
+    assert [line for line in capsys.readouterr().out.splitlines() if line not in told.splitlines()] == []
