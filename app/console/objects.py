@@ -31,25 +31,12 @@ class Wanted(NamedTuple):
 
     def selectors(self) -> dict[str, str | None]:
         """What the index itself can choose by."""
-        return {name: getattr(self, name) or None for name in ("bucket", "status", "reason_code", "model_id")}
-
-    def read_out(self) -> bool:
-        """Whether records have to be read to know whether they are wanted."""
-        return bool(self.prefix or self.since or self.until)
+        return {name: value or None for name, value in self._asdict().items() if name != "prefix"}
 
     def of_bucket(self) -> bool:
         """Whether the bucket's own listing answers it: by name, and by nothing that only the index knows."""
         return bool(self.bucket and self.prefix) and not any(
             (self.status, self.reason_code, self.model_id, self.since, self.until)
-        )
-
-    def matches(self, record: JSON) -> bool:
-        """Whether a record is wanted, by what the index cannot choose by."""
-        at, since, until = (moment(value) for value in (record.get("indexed_at"), self.since, self.until))
-        return (
-            str(record["key"]).startswith(self.prefix)
-            and not (since and (at is None or at < since))
-            and not (until and (at is None or at > until))
         )
 
 
@@ -61,7 +48,7 @@ def page(parts: Parts, wanted: Wanted, after: str | None) -> JSON:
     """
     if wanted.of_bucket():
         return _listed(parts, wanted, after)
-    if not wanted.read_out():
+    if not wanted.prefix:
         records, after = parts.faces.records(limit=ROWS, after=after, **wanted.selectors())
         return {"objects": records, "after": after, "read": None}
     found: list[JSON] = []
@@ -70,7 +57,7 @@ def page(parts: Parts, wanted: Wanted, after: str | None) -> JSON:
         # All that a page read holds is shown, though it be more than `ROWS`: the next one begins behind it.
         records, after = parts.faces.records(limit=PAGE, after=after, **wanted.selectors())
         read += len(records)
-        found += filter(wanted.matches, records)
+        found += [record for record in records if record["key"].startswith(wanted.prefix)]
         if after is None:
             break
     return {"objects": found, "after": after, "read": read}

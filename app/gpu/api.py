@@ -1,6 +1,7 @@
 """The face service's HTTP API."""
 
 import hashlib
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from app.common.openapi import BYTES, JSON, described
 from app.common.version import VERSION
 from app.common.web import Answer, Service, Token, bad_request, error, whole_body
 from app.common.wire import MSGPACK, ModelChangedError, pack, pack_embedding, unpack, unpack_embedding
+from app.common.words import moment
 from app.gpu import answers
 from app.gpu.index import FACES_PREFIX, PAGE, Vector
 from app.gpu.metrics import exposition
@@ -187,7 +189,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     @described(
         "Records of items, a page.",
         answers=(200, 400, 503),
-        query={**SELECTION, "limit": LIMIT, "after": TEXT},
+        query={**SELECTION, "since": TEXT, "until": TEXT, "limit": LIMIT, "after": TEXT},
         answer=answers.Items,
     )
     def list_items() -> Response:
@@ -197,7 +199,9 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         after = request.args.get("after")
         if after is not None and not _is_uuid(after):
             raise bad_request("after must be what the page before answered.")
-        records, after = service.items(limit=limit, after=after, **_selection())
+        records, after = service.items(
+            limit=limit, after=after, since=_moment("since"), until=_moment("until"), **_selection()
+        )
         return jsonify(status="success", items=records, after=after)
 
     @app.get("/items/count")
@@ -329,6 +333,14 @@ def unpacked(body: bytes) -> Any:
 
 def _selection() -> dict[str, str | None]:
     return {name: request.args.get(name) for name in SELECTORS}
+
+
+def _moment(name: str) -> datetime | None:
+    given = request.args.get(name)
+    found = moment(given)
+    if given and found is None:
+        raise bad_request(f"{name} must be a time in ISO 8601.")
+    return found
 
 
 def _is_uuid(text: str) -> bool:

@@ -18,6 +18,7 @@ SERVICES = "services"
 #: Members by which records can be selected, and points. Not `revision`, whatever writes under a condition of it: the
 #: storage looks at the points that are written alone, and an index keeps every value there ever was in memory.
 ITEM_KEYWORDS = ("bucket", "status", "reason_code", "model_id")
+ITEM_TIMES = ("indexed_at",)
 FACE_KEYWORDS = ("item_id", "bucket")
 
 #: Status of a record that only guards an item: the index holds nothing of it.
@@ -47,7 +48,7 @@ def face_collections(store: Store) -> list[str]:
 
 def prepare(store: Store, info: EngineInfo) -> None:
     """Create what is missing: collections, and the alias where there is none."""
-    store.create(ITEMS, None, ITEM_KEYWORDS)
+    store.create(ITEMS, None, ITEM_KEYWORDS, ITEM_TIMES)
     store.create(SERVICES, None, ())
     collection = collection_of(info.model_id)
     store.create(collection, VectorSpace(info.embedding_size, info.distance), FACE_KEYWORDS)

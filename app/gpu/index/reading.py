@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from app.common.items import item_id
 from app.gpu.index.layout import (
@@ -48,10 +50,22 @@ class Records:
         return sum(self._store.count(collection, of_item) for collection in face_collections(self._store))
 
     def page(
-        self, *, limit: int = PAGE, after: str | None = None, **selection: str | None
+        self,
+        *,
+        limit: int = PAGE,
+        after: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        **selection: str | None,
     ) -> tuple[list[Payload], str | None]:
-        """A page of records and where the next one starts; `selection` gives values of members."""
-        found, following = self._store.page(ITEMS, _selected(selection), limit=limit, after=after)
+        """A page of records and where the next one starts.
+
+        `selection` gives values of members, `since` and `until` when the record was written, first and last.
+        """
+        where = _selected(selection)
+        if since or until:
+            where = replace(where, between={"indexed_at": (since, until)})
+        found, following = self._store.page(ITEMS, where, limit=limit, after=after)
         return [told(record) for record in found.values()], following
 
     def count(self, **selection: str | None) -> int:

@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 DISTANCES = {"cosine": models.Distance.COSINE, "euclid": models.Distance.EUCLID}
 
-KEYWORD = models.PayloadSchemaType.KEYWORD
-
 #: Points an upsert: 512 numbers each as JSON stay well below the 32 MB a Qdrant server takes.
 UPSERT_BATCH = 256
 
@@ -63,14 +61,18 @@ class ServerStore:
         listed = self._ask(lambda client: client.get_collections())
         return {found.name for found in listed.collections}
 
-    def create(self, collection: str, space: VectorSpace | None, keywords: Sequence[str]) -> None:
+    def create(
+        self, collection: str, space: VectorSpace | None, keywords: Sequence[str], times: Sequence[str] = ()
+    ) -> None:
         if collection not in self.collections():
             self._ask(lambda client: self._create(client, collection, space))
         elif self._copies:
             self._compare(collection, self._copies)
         # Each time, for a start that was cut off may have created a collection and no more.
-        for name in keywords:
-            self._ask(lambda client, name=name: client.create_payload_index(collection, name, KEYWORD))  # type: ignore[misc]
+        kinds = dict.fromkeys(keywords, models.PayloadSchemaType.KEYWORD)
+        kinds |= dict.fromkeys(times, models.PayloadSchemaType.DATETIME)
+        for name, kind in kinds.items():
+            self._ask(lambda client, name=name, kind=kind: client.create_payload_index(collection, name, kind))  # type: ignore[misc]
 
     def drop(self, collection: str) -> None:
         self._ask(lambda client: client.delete_collection(collection))
@@ -310,6 +312,10 @@ def _filter(where: Where) -> models.Filter:
 
     must: list[models.Condition] = [matching(name, value) for name, value in where.having.items()]
     must += [models.FieldCondition(key=name, range=models.Range(lt=bound)) for name, bound in where.below.items()]
+    must += [
+        models.FieldCondition(key=name, range=models.DatetimeRange(gte=first, lte=last))
+        for name, (first, last) in where.between.items()
+    ]
     must += [empty(name) for name in where.absent]
     must += [models.HasIdCondition(has_id=list(where.ids))] if where.ids else []
     must_not: list[models.Condition] = [matching(name, value) for name, value in where.lacking.items()]

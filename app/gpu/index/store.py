@@ -7,6 +7,7 @@ without an error: who needs to know reads it back.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -61,6 +62,8 @@ class Where:
     below: Mapping[str, float] = field(default_factory=dict)
     #: Numbers that are not there, or below.
     not_from: Mapping[str, float] = field(default_factory=dict)
+    #: Members that are times, from the first to the last of two where these are given.
+    between: Mapping[str, tuple[datetime | None, datetime | None]] = field(default_factory=dict)
     #: Members that are there.
     there: Sequence[str] = ()
     #: Members that are not there.
@@ -81,7 +84,9 @@ class Store(Protocol):
     def collections(self) -> set[str]:
         """The collections that there are."""
 
-    def create(self, collection: str, space: VectorSpace | None, keywords: Sequence[str]) -> None:
+    def create(
+        self, collection: str, space: VectorSpace | None, keywords: Sequence[str], times: Sequence[str] = ()
+    ) -> None:
         """Create a collection, as far as it is not there, to be selected from by these members."""
 
     def drop(self, collection: str) -> None:

@@ -147,7 +147,12 @@ class Faces:
 
     def _selected(self) -> list[JSON]:
         wanted = {name: value for name, value in request.args.items() if name not in ("limit", "after", "by")}
-        found = [one for one in self.records.values() if all(one[name] == value for name, value in wanted.items())]
+        since, until = wanted.pop("since", ""), wanted.pop("until", "9")
+        found = [
+            one
+            for one in self.records.values()
+            if all(one[name] == value for name, value in wanted.items()) and since <= one["indexed_at"] <= until
+        ]
         return sorted(found, key=lambda one: str(one["item_id"]))
 
 

@@ -161,3 +161,16 @@ def test_records_are_counted_by_the_values_of_a_member(client: Any) -> None:
     assert client.get("/items/count?by=status&bucket=images").json["by"] == {"indexed": 1, "rejected": 1}
     assert "by" not in client.get("/items/count").json
     assert client.get("/items/count?by=etag").status_code == 400
+
+
+def test_records_are_asked_for_by_the_time_they_were_written_at(client: Any) -> None:
+    put(client)
+    at = client.get("/items/images/a.jpg").json["item"]["indexed_at"]
+
+    def listed(**times: str) -> list[str]:
+        return [record["key"] for record in client.get("/items", query_string=times).json["items"]]
+
+    assert listed(since=at, until=at) == ["a.jpg"]
+    assert listed(since="2100-01-01") == listed(until="2020-01-01T00:00") == []
+    refused = client.get("/items?since=yesterday")
+    assert (refused.status_code, refused.json["error"]) == (400, "since must be a time in ISO 8601.")

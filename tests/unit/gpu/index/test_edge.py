@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -50,6 +51,33 @@ def test_what_was_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
     assert len(said) == acknowledged + 1
     assert all(record["whole"] for record in said.values())
     index.close()
+
+
+def test_an_index_of_a_version_before_is_given_what_it_is_selected_by(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("items", None, ("bucket",))
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    ids = [str(UUID(int=number)) for number in (1, 2)]
+    store.upsert("items", [Point(one, None, {"at": at.replace(day=n).isoformat()}) for n, one in enumerate(ids, 1)])
+    store.create("items", None, ("bucket", "status"), ("at",))
+    assert set(store._shards["items"].info().payload_schema) == {"bucket", "status", "at"}
+    found, _ = store.page("items", Where(between={"at": (at.replace(day=2), None)}), limit=10)
+    assert list(found) == [ids[1]]
+    store.close()
+
+
+def test_everything_is_counted_without_a_look_at_each(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("items", None, ("kind",))
+    ids = [str(UUID(int=number)) for number in range(50)]
+    store.upsert("items", [Point(one, None, {"kind": "first"}) for one in ids])
+    store.upsert("items", [Point(one, None, {"kind": "second"}) for one in ids[:20]])
+    store.delete("items", Where(having={"kind": "first"}))
+    assert store.count("items", Where()) == store.count("items", Where(having={"kind": "second"})) == 20
+    store.close()
+    again = EdgeStore(tmp_path)
+    assert again.count("items", Where()) == 20
+    again.close()
 
 
 def test_it_is_as_it_was_after_a_restart(tmp_path: Path) -> None:

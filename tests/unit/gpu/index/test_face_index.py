@@ -1,5 +1,8 @@
 """The index holds exactly the faces of the current version of each item, whatever it is kept in."""
 
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
 import pytest
 
 from app.common.items import item_id
@@ -119,6 +122,27 @@ def test_records_are_listed_by_page_bucket_and_status(index: FaceIndex) -> None:
     assert len(index.records.page()[0]) == 6
     assert (index.records.count(), index.records.count(bucket="videos")) == (6, 1)
     assert index.records.tally("bucket") == {"images": 5, "videos": 1}
+
+
+def test_records_are_listed_by_the_time_they_were_written_at(index: FaceIndex) -> None:
+    for hour in range(5):
+        at = f"2026-11-01T0{hour}:00:00.500+00:00"
+        status = "rejected" if hour % 2 else "indexed"
+        index.put({"etag": "v1", "status": status, "indexed_at": at}, [], index.claim("images", f"{hour}.jpg"))
+    index.delete("images", "4.jpg")
+
+    def listed(**selection: Any) -> set[str]:
+        return {record["key"] for record in index.records.page(**selection)[0]}
+
+    second = datetime(2026, 11, 1, 1, 0, 0, 500_000, UTC)
+    assert listed(since=second) == {"1.jpg", "2.jpg", "3.jpg"}
+    assert listed(until=second) == {"0.jpg", "1.jpg"}
+    assert listed(since=second, until=second.replace(hour=2)) == {"1.jpg", "2.jpg"}
+    assert listed(since=second, status="rejected") == {"1.jpg", "3.jpg"}
+    assert listed(since=datetime(2026, 11, 1, 5, tzinfo=timezone(timedelta(hours=3)))) == {"2.jpg", "3.jpg"}
+    first, after = index.records.page(since=second, limit=2)
+    rest, end = index.records.page(since=second, limit=2, after=after)
+    assert ({record["key"] for record in first + rest}, end) == ({"1.jpg", "2.jpg", "3.jpg"}, None)
 
 
 def test_objects_of_one_name_in_two_buckets_are_two_items(index: FaceIndex) -> None:
