@@ -43,9 +43,8 @@ class FaceServices:
         return int(self._any("GET", "/items/count", query={**selection}, seconds=LOOK_SECONDS)["items"])
 
     def rejections(self) -> dict[str, int]:
-        """How many records are rejected, by reason code."""
-        query = {"status": "rejected", "by": "reason_code"}
-        return dict(self._any("GET", "/items/count", query=query, seconds=LOOK_SECONDS)["by"])
+        """How many records are rejected, by reason code; no others have one."""
+        return dict(self._any("GET", "/items/count", query={"by": "reason_code"}, seconds=LOOK_SECONDS)["by"])
 
     def lookup(self, bucket: str, keys: list[str]) -> dict[str, JSON]:
         """What the index says of these objects, by key."""

@@ -76,7 +76,11 @@ class Records:
 
     def tally(self, member: str, **selection: str | None) -> dict[str, int]:
         """How many records there are for each value of a member."""
-        return self._store.tally(ITEMS, member, _selected(selection))
+        if any(selection.values()):
+            return self._store.tally(ITEMS, member, _selected(selection))
+        # Of what records tell, absent ones have a status only.
+        counts = self._store.tally(ITEMS, member, Where())
+        return {value: number for value, number in counts.items() if (member, value) != ("status", ABSENT)}
 
     def lookup(self, bucket: str, keys: Sequence[str]) -> dict[str, Payload]:
         """The records, as they are kept, of those of these objects that the index knows, by key, each with `whole`.

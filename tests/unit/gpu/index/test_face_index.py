@@ -122,6 +122,7 @@ def test_records_are_listed_by_page_bucket_and_status(index: FaceIndex) -> None:
     assert len(index.records.page()[0]) == 6
     assert (index.records.count(), index.records.count(bucket="videos")) == (6, 1)
     assert index.records.tally("bucket") == {"images": 5, "videos": 1}
+    assert index.records.tally("status") == {"indexed": 5, "rejected": 1}
 
 
 def test_records_are_listed_by_the_time_they_were_written_at(index: FaceIndex) -> None:
