@@ -7,11 +7,15 @@ dashboards, whose `provisioning` goes where Grafana looks for it (GF_PATHS_PROVI
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.monitoring.dashboards import dashboards
-from infra.monitoring.prometheus import ALERTS, configuration, targets
+from infra.monitoring.prometheus import ALERTS, Target, configuration, targets
 from infra.monitoring.provisioning import provisioning
+
+#: What tells of others, and is not of the pipeline's own.
+EXPORTERS = ("redis-exporter", "gpu-exporter")
 
 
 def main() -> None:
@@ -20,18 +24,23 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--outputs", type=Path, default=Path(".lookingglass/outputs.json"), help="of the pipeline")
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="where Grafana finds Prometheus")
+    for name in EXPORTERS:
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="URL", help="of yours; may be repeated")
     arguments = parser.parse_args()
-    write(arguments.directory, json.loads(arguments.outputs.read_text()), arguments.prometheus)
+    exporters = [Target(name, url) for name in EXPORTERS for url in getattr(arguments, name.replace("-", "_"))]
+    write(arguments.directory, json.loads(arguments.outputs.read_text()), arguments.prometheus, exporters)
 
 
-def write(directory: Path, outputs: dict[str, str | None], prometheus_url: str) -> None:
+def write(
+    directory: Path, outputs: dict[str, str | None], prometheus_url: str, exporters: Sequence[Target] = ()
+) -> None:
     """Write all of it; what holds tokens is readable by its owner only."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ALERTS, directory / "alerts.yml")
     prometheus = directory / "prometheus.yml"
     prometheus.touch(mode=0o600)
     prometheus.chmod(0o600)
-    prometheus.write_text(configuration(targets(outputs), str((directory / "alerts.yml").absolute())))
+    prometheus.write_text(configuration([*targets(outputs), *exporters], str((directory / "alerts.yml").absolute())))
     grafana = (directory / "grafana").absolute()
     for name, text in dashboards():
         _put(grafana / "dashboards" / f"{name}.json", text)

@@ -138,10 +138,50 @@ FACE_SERVICE = (
     ),
 )
 
+#: Of Redis, by its exporter.
+REDIS = (
+    Panel("Does it answer?", "short", (("redis_up", "up"), ("redis_aof_last_write_status", "can write its log"))),
+    Panel(
+        "How much memory does it use?",
+        "bytes",
+        (("redis_memory_used_bytes", "used"), ("redis_memory_max_bytes", "limit")),
+    ),
+    Panel("How many commands a second?", "cps", (("rate(redis_commands_processed_total[5m])", "commands"),)),
+    Panel(
+        "Who is connected?",
+        "short",
+        (("redis_connected_clients", "connected"), ("redis_blocked_clients", "wait for a job")),
+    ),
+    Panel("How many keys?", "short", (("sum by (db) (redis_db_keys)", "{{db}}"),)),
+    Panel(
+        "How much goes in and out?",
+        "Bps",
+        (
+            ("rate(redis_net_input_bytes_total[5m])", "in"),
+            ("rate(redis_net_output_bytes_total[5m])", "out"),
+        ),
+    ),
+)
+
+#: Of NVIDIA's cards, by DCGM's exporter: what `cards.FIELDS` names.
+CARDS = (
+    Panel("Which share of the time do they work?", "percent", (("DCGM_FI_DEV_GPU_UTIL", "card {{gpu}}"),)),
+    Panel(
+        "How full is their memory?",
+        "percentunit",
+        (("DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE)", "card {{gpu}}"),),
+    ),
+    Panel("How hot are they?", "celsius", (("DCGM_FI_DEV_GPU_TEMP", "card {{gpu}}"),)),
+    Panel("What do they draw?", "watt", (("DCGM_FI_DEV_POWER_USAGE", "card {{gpu}}"),)),
+    Panel("What was their last error?", "short", (("DCGM_FI_DEV_XID_ERRORS", "card {{gpu}}, XID"),)),
+)
+
 #: The dashboards by the name of their file, each with its title.
 DASHBOARDS = {
     "pipeline": ("LookingGlass: the pipeline", PIPELINE),
     "face-service": ("LookingGlass: the face service", FACE_SERVICE),
+    "redis": ("LookingGlass: Redis", REDIS),
+    "cards": ("LookingGlass: cards", CARDS),
 }
 
 

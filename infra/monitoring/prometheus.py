@@ -44,7 +44,7 @@ def configuration(targets: Iterable[Target], rules: str = str(ALERTS)) -> str:
         {
             "global": {"scrape_interval": f"{INTERVAL}s", "evaluation_interval": f"{INTERVAL}s"},
             "rule_files": [rules],
-            "scrape_configs": [_scrape(target) for target in targets],
+            "scrape_configs": [_scrape(alike) for alike in _by_job(targets).values()],
         },
         indent=2,
     )
@@ -66,9 +66,18 @@ def minio_token(user: str, password: str) -> str:
     return f"{signed}.{_base64(hmac.digest(password.encode(), signed.encode(), sha512))}"
 
 
-def _scrape(target: Target) -> dict[str, Any]:
+def _by_job(targets: Iterable[Target]) -> dict[str, list[Target]]:
+    """Targets of one job, which differ in their address only: Prometheus takes each job but once."""
+    jobs: dict[str, list[Target]] = {}
+    for target in targets:
+        jobs.setdefault(target.job, []).append(target)
+    return jobs
+
+
+def _scrape(alike: list[Target]) -> dict[str, Any]:
+    target, addresses = alike[0], [urlsplit(target.url).netloc for target in alike]
     url = urlsplit(target.url)
-    where: dict[str, Any] = {"static_configs": [{"targets": [url.netloc]}]}
+    where: dict[str, Any] = {"static_configs": [{"targets": addresses}]}
     if target.each_address:
         where = {"dns_sd_configs": [{"names": [url.hostname], "type": "A", "port": url.port}]}
     return {

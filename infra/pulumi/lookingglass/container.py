@@ -52,6 +52,7 @@ class Container:
             service.name,
             name=f"{prefix}-{service.name}",
             image=service.image,
+            entrypoints=list(service.entrypoint) or None,
             command=list(service.command) or None,
             user=service.user,
             envs=_envs(environment),

@@ -48,7 +48,7 @@ def declare() -> None:
     console = Console(base, *redis, storage, webhook, *faces)
     Notifications(base, storage, webhook)
     if chosen.monitoring:
-        _monitor(base, webhook, *faces, *minio)
+        _monitor(base, *redis, webhook, *faces, *minio)
     Tidying(base.settings, stack, base.images.built, base.after(*redis, *minio, webhook, console, *faces, *workers))
 
     for name, value in _outputs(base).items():
@@ -68,10 +68,16 @@ def _spread(
 
 def _monitor(base: Foundation, *after: pulumi.Resource) -> None:
     # Grafana's SDK is needed by nobody else.
+    from lookingglass.exporters import GPUExporter, RedisExporter
     from lookingglass.monitoring import Grafana, Prometheus
 
+    exporters: list[pulumi.Resource] = []
+    if base.images.redis_exporter is not None:
+        exporters.append(RedisExporter(base, base.images.redis_exporter, *after))
+    if base.images.gpu_exporter is not None:
+        exporters.append(GPUExporter(base, base.images.gpu_exporter))
     if base.images.prometheus is not None and base.images.grafana is not None:
-        prometheus = Prometheus(base, base.images.prometheus, *after)
+        prometheus = Prometheus(base, base.images.prometheus, *after, *exporters)
         Grafana(base, base.images.grafana, prometheus)
 
 

@@ -28,6 +28,8 @@ class Images(pulumi.ComponentResource):
     qdrant: Output[str] | None
     prometheus: Output[str] | None
     grafana: Output[str] | None
+    redis_exporter: Output[str] | None
+    gpu_exporter: Output[str] | None
 
     def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
         super().__init__("lookingglass:infra:Images", "images", None, opts)
@@ -46,6 +48,8 @@ class Images(pulumi.ComponentResource):
         self.qdrant = self._of("qdrant", settings.qdrant_image)
         self.prometheus = self._of("prometheus", settings.prometheus_image)
         self.grafana = self._of("grafana", settings.grafana_image)
+        self.redis_exporter = self._of("redis-exporter", settings.redis_exporter_image)
+        self.gpu_exporter = self._of("gpu-exporter", settings.gpu_exporter_image)
         self.register_outputs({})
 
     @property

@@ -8,8 +8,9 @@ from infra.monitoring.prometheus import ALERTS, Target, configuration, minio_tok
 from infra.monitoring.provisioning import provisioning
 from lookingglass.deployment import Deployment
 from lookingglass.endpoints import ROOT_USER
+from lookingglass.exporters import GPU_PORT, REDIS_PORT, answers
 from lookingglass.foundation import Foundation
-from lookingglass.service import SECRETS_DIR, Health, Port, Service
+from lookingglass.service import SECRETS_DIR, Port, Service
 
 #: The users of the published images.
 PROMETHEUS_USER = "65534:65534"
@@ -45,7 +46,7 @@ class Prometheus(Deployment):
             },
             data={"/prometheus": "prometheus"},
             ports=[Port(internal=PROMETHEUS_PORT, external=base.settings.prometheus_port)],
-            health=_answers(PROMETHEUS_PORT, "/-/ready"),
+            health=answers(PROMETHEUS_PORT, "/-/ready"),
         )
         super().__init__(service, base, *after)
 
@@ -77,13 +78,13 @@ class Grafana(Deployment):
             },
             data={"/var/lib/grafana": "grafana"},
             ports=[Port(internal=GRAFANA_PORT, external=base.settings.grafana_port)],
-            health=_answers(GRAFANA_PORT, "/api/health"),
+            health=answers(GRAFANA_PORT, "/api/health"),
         )
         super().__init__(service, base, *after)
 
 
 def _configuration(base: Foundation, api: str, gpu_worker: str, minio_root: str) -> str:
-    storage = base.settings.storage
+    storage, exporters = base.settings.storage, {"redis-exporter": REDIS_PORT, "gpu-exporter": GPU_PORT}
     return configuration(
         [
             Target("lookingglass-webhook", "http://webhook:5002", api),
@@ -91,11 +92,11 @@ def _configuration(base: Foundation, api: str, gpu_worker: str, minio_root: str)
             Target.minio(
                 base.endpoints.minio_endpoint, minio_token(storage.user if storage else ROOT_USER, minio_root)
             ),
+            *(
+                Target(name, f"http://{name}:{port}")
+                for name, port in exporters.items()
+                if name in base.settings.runs
+            ),
         ],
         f"{SECRETS_DIR}/alerts.yml",
     )
-
-
-def _answers(port: int, path: str) -> Health:
-    # Their images have busybox, and no bash.
-    return Health(command=("CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{port}{path}"))

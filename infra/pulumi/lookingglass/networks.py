@@ -11,12 +11,12 @@ from lookingglass.settings import Settings
 
 #: Who talks to whom. None of these leads out of the host: what decodes a stranger's files reaches nothing else.
 CONVERSATIONS = {
-    "jobs": ("redis", "webhook", "worker", "console"),
+    "jobs": ("redis", "webhook", "worker", "console", "redis-exporter"),
     "storage": ("minio", "webhook", "worker", "console"),
     "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
     "operators": ("console", "webhook"),
-    "metrics": ("prometheus", "webhook", "gpu-worker", "minio"),
+    "metrics": ("prometheus", "webhook", "gpu-worker", "minio", "redis-exporter", "gpu-exporter"),
     "charts": ("prometheus", "grafana"),
 }
 

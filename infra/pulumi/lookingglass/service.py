@@ -50,6 +50,8 @@ class Service:
     health: Health
     #: Names of its networks, by what they are for.
     networks: Mapping[str, Input[str]]
+    #: What is run in place of what the image runs; the command is its arguments.
+    entrypoint: Sequence[str] = ()
     command: Sequence[str] = ()
     environment: Mapping[str, Input[str]] = field(default_factory=dict)
     #: Contents of the files in /run/secrets, by file name.

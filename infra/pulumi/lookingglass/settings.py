@@ -26,7 +26,17 @@ from lookingglass import existing, rules
 
 #: Services that take environment variables and memory limits of the operator's.
 ServiceName = Literal[
-    "redis", "minio", "qdrant", "webhook", "worker", "gpu-worker", "console", "prometheus", "grafana"
+    "redis",
+    "minio",
+    "qdrant",
+    "webhook",
+    "worker",
+    "gpu-worker",
+    "console",
+    "prometheus",
+    "grafana",
+    "redis-exporter",
+    "gpu-exporter",
 ]
 
 #: The queue of everything without a queue of its own.
@@ -46,6 +56,8 @@ MEMORY: dict[ServiceName, int] = {
     "console": 1024,
     "prometheus": 1024,
     "grafana": 512,
+    "redis-exporter": 128,
+    "gpu-exporter": 512,
 }
 
 #: In place of an image's name: make one.
@@ -152,7 +164,8 @@ class Settings(BaseModel):
     redis_url: existing.RedisAddress | None = Field(None, repr=False)
     qdrant_url: existing.HTTPAddress | None = None
     qdrant_api_key: SecretStr | None = Field(None, repr=False)
-    #: Whether a Prometheus with alerts and a Grafana with dashboards belong to the stack.
+    #: Whether a Prometheus with alerts and a Grafana with dashboards belong to the stack, and what tells them of
+    #: Redis and of cards.
     monitoring: bool = False
     prometheus_port: Port = 9090
     grafana_port: Port = 3000
@@ -174,6 +187,8 @@ class Settings(BaseModel):
     minio_image: Annotated[str, AfterValidator(_built_or_pinned)] = "pgsty/silo:RELEASE.2026-09-16T00-00-00Z"
     prometheus_image: PinnedImage = "prom/prometheus:v3.5.0"
     grafana_image: PinnedImage = "grafana/grafana:12.1.1"
+    redis_exporter_image: PinnedImage = "oliver006/redis_exporter:v1.74.0-alpine"
+    gpu_exporter_image: PinnedImage = "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.2-4.8.1-ubuntu22.04"
     #: Images to use instead of building them.
     app_image: PinnedImage | None = None
     face_image: PinnedImage | None = None
@@ -261,6 +276,8 @@ class Settings(BaseModel):
             "qdrant": self.qdrant_url or self.index == "embedded",
             "prometheus": not self.monitoring,
             "grafana": not self.monitoring,
+            "redis-exporter": self.redis_url or not self.monitoring,
+            "gpu-exporter": not (self.monitoring and self.gpus and self.orchestrator == "docker"),
         }
         return frozenset(role for role in MEMORY if not given.get(role))
 
@@ -314,6 +331,8 @@ class Settings(BaseModel):
             "minioImage": self.minio_image if "minio" in self.runs and not self.builds["minioImage"] else None,
             "prometheusImage": self.prometheus_image if self.monitoring else None,
             "grafanaImage": self.grafana_image if self.monitoring else None,
+            "redisExporterImage": self.redis_exporter_image if "redis-exporter" in self.runs else None,
+            "gpuExporterImage": self.gpu_exporter_image if "gpu-exporter" in self.runs else None,
             "appImage": self.app_image,
             "faceImage": self.face_image,
             "baseImage": self.base_image if any(self.builds.values()) else None,

@@ -75,6 +75,7 @@ class SwarmService:
         uid, _, gid = service.user.partition(":")
         return docker.ServiceTaskSpecContainerSpecArgs(
             image=service.image,
+            commands=list(service.entrypoint) or None,
             args=list(service.command) or None,
             user=service.user,
             # Its own name leads to itself from the start; in the network's, a task is only when it is healthy.

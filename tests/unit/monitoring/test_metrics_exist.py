@@ -10,16 +10,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.common import version
 from app.gpu import metrics as face_metrics
 from app.webhook import metrics as webhook_metrics
+from infra.monitoring.cards import FIELDS, counters
 from infra.monitoring.dashboards import DASHBOARDS, SOURCE, dashboards
 from tests.unit.monitoring.test_alerts import RULES
 
-#: MinIO's own, looked for in a running MinIO by tests/pipeline/test_monitoring.py; and Prometheus's.
-OF_OTHERS = {"minio_cluster_capacity_usable_free_bytes", "minio_cluster_capacity_usable_total_bytes", "up"}
+#: MinIO's and Redis's exporter's, looked for in running ones by tests/pipeline/test_monitoring.py; and Prometheus's.
+OF_REDIS = {
+    *("redis_up", "redis_aof_last_write_status", "redis_memory_used_bytes", "redis_memory_max_bytes"),
+    *("redis_commands_processed_total", "redis_connected_clients", "redis_blocked_clients", "redis_db_keys"),
+    *("redis_net_input_bytes_total", "redis_net_output_bytes_total"),
+}
+OF_OTHERS = {"minio_cluster_capacity_usable_free_bytes", "minio_cluster_capacity_usable_total_bytes", "up"} | OF_REDIS
 
 #: Words of PromQL that look like metrics.
 WORDS = {
     *("sum", "max", "by", "le", "rate", "increase", "vector", "time", "offset", "and", "or", "histogram_quantile"),
-    *("kind", "queue", "outcome", "status", "reason_code", "state", "stage", "model_id"),
+    *("db", "kind", "queue", "outcome", "status", "reason_code", "state", "stage", "model_id"),
 }
 
 
@@ -40,7 +46,7 @@ def told() -> set[str]:
 def named(expression: str) -> set[str]:
     """The metrics that an expression names."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]', " ", expression)
-    return set(re.findall(r"\b[a-z_][a-z0-9_]*\b", bare)) - WORDS - set(re.findall(r"\b\d+[a-z]\b", bare))
+    return set(re.findall(r"\b[A-Za-z_][A-Za-z0-9_]*\b", bare)) - WORDS - set(re.findall(r"\b\d+[a-z]\b", bare))
 
 
 EXPRESSIONS = {
@@ -58,7 +64,7 @@ EXPRESSIONS = {
 def test_every_metric_that_is_looked_at_exists(where: str) -> None:
     wanted = named(EXPRESSIONS[where])
     assert wanted
-    assert wanted <= told() | OF_OTHERS
+    assert wanted <= told() | OF_OTHERS | FIELDS.keys()
 
 
 def test_a_metric_that_does_not_exist_would_be_found() -> None:
@@ -72,6 +78,13 @@ def test_what_the_services_tell_is_looked_at() -> None:
     ours = {name for name in told() if name.startswith(("lookingglass_", "rq_")) and not name.endswith("_created")}
     unseen = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in ours} - families
     assert unseen == {"lookingglass_reconcile_seconds", "lookingglass_index_faces"}  # the console shows them
+
+
+def test_what_a_card_s_exporter_is_asked_for_is_looked_at_in_the_form_that_it_reads() -> None:
+    assert FIELDS.keys() <= set().union(*(named(expression) for expression in EXPRESSIONS.values()))
+    for line in counters().splitlines():
+        field, kind, meaning = line.split(", ", 2)  # a comma in the meaning would be a fourth column
+        assert (field in FIELDS, kind, "," in meaning) == (True, "gauge", False), line
 
 
 def test_the_dashboards_are_whole_as_the_sdk_writes_them(tmp_path: Path) -> None:

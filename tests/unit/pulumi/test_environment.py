@@ -440,8 +440,42 @@ def test_monitoring_adds_both_hardened_as_the_others_and_tells_them_what_to_look
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_monitoring_tells_of_redis_and_of_cards_by_their_own_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, monitoring=True, **GPU)
+    test_no_container_runs_without_its_limits(declared)
+    test_every_image_is_pinned(declared)
+    test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared)
+    test_no_secret_is_anywhere_but_in_an_uploaded_file(declared)
+    redis, cards = (declared.containers()[name] for name in ("redis-exporter", "gpu-exporter"))
+    files = {
+        upload["file"]: upload["content"]
+        for name in ("redis-exporter", "gpu-exporter", "prometheus")
+        for upload in declared.uploaders()[f"{name}-secrets"]["uploads"]
+    }
+    assert json.loads(files["/run/secrets/redis_passwords.json"]) == {"redis://redis:6379": secret("redis-password")}
+    assert "--redis.addr=redis://redis:6379" in redis["command"]
+    assert "--redis.password-file=/run/secrets/redis_passwords.json" in redis["command"]
+    assert (cards["runtime"], environment_of(cards)["NVIDIA_VISIBLE_DEVICES"]) == ("nvidia", "0,GPU-1a2b")
+    assert cards["entrypoints"] == ["/usr/bin/dcgm-exporter"]
+    assert "DCGM_FI_DEV_GPU_TEMP, gauge," in files["/run/secrets/counters.csv"]
+    scraped = {job["job_name"]: job for job in json.loads(files["/run/secrets/prometheus.yml"])["scrape_configs"]}
+    for name, port in (("redis-exporter", 9121), ("gpu-exporter", 9400)):
+        assert scraped[name]["static_configs"] == [{"targets": [f"{name}:{port}"]}]
+        assert not declared.containers()[name].get("ports"), name
+    on = {
+        name: {network["name"].rpartition("-")[2] for network in props["networksAdvanced"]}
+        for name, props in declared.containers().items()
+    }
+    assert (on["redis-exporter"], on["gpu-exporter"]) == ({"jobs", "metrics"}, {"metrics"})
+
+
+def test_exporters_are_there_for_what_the_stack_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "gpu-exporter" not in declare(monkeypatch, monitoring=True).containers()
+    assert "redis-exporter" not in declare(monkeypatch, monitoring=True, **STANDING).containers()
+
+
 def test_without_it_there_is_nothing_of_monitoring(declared: Declared) -> None:
-    assert not {"prometheus", "grafana"} & declared.containers().keys()
+    assert not {"prometheus", "grafana", "redis-exporter", "gpu-exporter"} & declared.containers().keys()
     assert not {"metrics", "charts"} & declared.resources["docker:index/network:Network"].keys()
     assert "grafana_password" not in declared.outputs
 
