@@ -23,15 +23,9 @@ def test_several_services_of_a_kind_and_exporters_of_one_s_own_are_scraped(tmp_p
     (tmp_path / "outputs.json").write_text(json.dumps(OUTPUTS))
     exporters = ["redis-exporter=http://10.0.0.3:9121", "gpu-exporter=http://a:9400", "gpu-exporter=http://b:9400"]
     options = [f"--{exporter}" for exporter in exporters]
-    command = [
-        sys.executable,
-        "-m",
-        "infra.monitoring",
-        str(tmp_path / "out"),
-        "--outputs",
-        tmp_path / "outputs.json",
-    ]
-    subprocess.run([*command, *options], check=True, cwd=ROOT)
+    outputs = ["--outputs", str(tmp_path / "outputs.json")]
+    command = [sys.executable, "-m", "infra.monitoring", str(tmp_path / "out"), *outputs, *options]
+    subprocess.run(command, check=True, cwd=ROOT)
     written = tmp_path / "out" / "prometheus.yml"
     jobs = {job["job_name"]: job for job in json.loads(written.read_text())["scrape_configs"]}
     scraped = {name: job["static_configs"][0]["targets"] for name, job in jobs.items()}
@@ -44,5 +38,5 @@ def test_several_services_of_a_kind_and_exporters_of_one_s_own_are_scraped(tmp_p
     boards = {path.stem for path in (tmp_path / "out" / "grafana" / "dashboards").iterdir()}
     assert boards == {"pipeline", "face-service", "redis", "cards"}
     if promtool := shutil.which("promtool"):
-        done = subprocess.run([promtool, "check", "config", written], capture_output=True, text=True)
+        done = subprocess.run([promtool, "check", "config", str(written)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
