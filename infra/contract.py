@@ -74,7 +74,7 @@ REDIS_OPTIONS = (
 #: Label of the Swarm nodes that may hold data, with the value `true`. infra/ansible gives it, Pulumi places by it.
 DATA_LABEL = "lookingglass.data"
 #: Services whose data is pinned to a node.
-DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry")
+DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry", "prometheus", "grafana")
 #: What the label of a service says whose data is in one volume.
 FIRST_DATA = "1"
 #: Generic resource of a Swarm node for each of its cards, whose value is the card's UUID.

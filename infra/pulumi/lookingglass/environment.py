@@ -140,9 +140,13 @@ def _qdrant_url(base: Foundation) -> str | None:
 
 
 def _monitoring_outputs(base: Foundation) -> Mapping[str, Input[str | None]]:
+    chosen = base.settings
+    host = chosen.host_of(chosen.monitoring_address)
+    urls = {name: f"http://{host}:{getattr(chosen, f'{name}_port')}" for name in ("prometheus", "grafana")}
+    if chosen.orchestrator == "swarm" and ip_address(chosen.monitoring_address).is_loopback:
+        urls = {"prometheus": "http://prometheus:9090", "grafana": "http://grafana:3000"}
     return {
-        "prometheus_url": f"http://{LOOPBACK}:{base.settings.prometheus_port}",
-        "grafana_url": f"http://{LOOPBACK}:{base.settings.grafana_port}",
+        **{f"{name}_url": url for name, url in urls.items()},
         "grafana_password": base.credentials.grafana,
     }
 

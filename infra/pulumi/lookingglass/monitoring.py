@@ -11,6 +11,7 @@ from lookingglass.endpoints import ROOT_USER
 from lookingglass.exporters import GPU_PORT, REDIS_PORT, answers
 from lookingglass.foundation import Foundation
 from lookingglass.service import SECRETS_DIR, Port, Service
+from lookingglass.settings import Settings
 
 #: The users of the published images.
 PROMETHEUS_USER = "65534:65534"
@@ -23,7 +24,7 @@ RETENTION = "30d"
 
 
 class Prometheus(Deployment):
-    """It scrapes every face service by itself; its configuration is a secret file, for tokens are in it."""
+    """It scrapes each webhook and each face service; its configuration is a secret file, for tokens are in it."""
 
     def __init__(self, base: Foundation, image: Input[str], *after: pulumi.Resource) -> None:
         credentials = base.credentials
@@ -45,7 +46,7 @@ class Prometheus(Deployment):
                 "alerts.yml": ALERTS.read_text(),
             },
             data={"/prometheus": "prometheus"},
-            ports=[Port(internal=PROMETHEUS_PORT, external=base.settings.prometheus_port)],
+            ports=[_port(PROMETHEUS_PORT, base.settings.prometheus_port, base.settings)],
             health=answers(PROMETHEUS_PORT, "/-/ready"),
         )
         super().__init__(service, base, *after)
@@ -77,17 +78,21 @@ class Grafana(Deployment):
                 **{f"provisioning/{name}/lookingglass.yml": text for name, text in provided.items()},
             },
             data={"/var/lib/grafana": "grafana"},
-            ports=[Port(internal=GRAFANA_PORT, external=base.settings.grafana_port)],
+            ports=[_port(GRAFANA_PORT, base.settings.grafana_port, base.settings)],
             health=answers(GRAFANA_PORT, "/api/health"),
         )
         super().__init__(service, base, *after)
+
+
+def _port(internal: int, external: int, settings: Settings) -> Port:
+    return Port(internal=internal, external=external, address=settings.monitoring_address)
 
 
 def _configuration(base: Foundation, api: str, gpu_worker: str, minio_root: str) -> str:
     storage, exporters = base.settings.storage, {"redis-exporter": REDIS_PORT, "gpu-exporter": GPU_PORT}
     return configuration(
         [
-            Target("lookingglass-webhook", "http://webhook:5002", api),
+            Target("lookingglass-webhook", "http://webhook:5002", api, each_address=True),
             Target("lookingglass-face-service", "http://gpu-worker:5001", gpu_worker, each_address=True),
             Target.minio(
                 base.endpoints.minio_endpoint, minio_token(storage.user if storage else ROOT_USER, minio_root)

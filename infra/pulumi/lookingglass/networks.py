@@ -78,6 +78,8 @@ def _leads_out(settings: Settings) -> set[str]:
         found = {"webhook", "minio"} & settings.runs
         if ip_address(settings.console_address).is_unspecified:
             found.add("console")
+        if ip_address(settings.monitoring_address).is_unspecified:
+            found |= {"prometheus", "grafana"} & settings.runs
         if settings.qdrant_url:
             found.add("gpu-worker")
     else:

@@ -87,11 +87,12 @@ def _swarm(settings: Settings) -> Iterator[str]:
         yield "retainData: a Swarm's volumes are its nodes', and stay; set it to true"
     if not ip_address(settings.public_address).is_unspecified:
         yield "publicAddress: a Swarm publishes MinIO and the webhook on all addresses of a node: 0.0.0.0"
-    console = ip_address(settings.console_address)
-    if not console.is_unspecified and not console.is_loopback:
-        yield "consoleAddress: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
-    if settings.monitoring:
-        yield "monitoring: one engine's only; beside a Swarm run your own (docs/operations.md says with what)"
+    for key, given in (
+        ("consoleAddress", settings.console_address),
+        ("monitoringAddress", settings.monitoring_address),
+    ):
+        if not ip_address(given).is_unspecified and not ip_address(given).is_loopback:
+            yield f"{key}: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
     if any(not gpu.startswith("GPU-") for gpu in settings.gpus):
         yield "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0"
 

@@ -114,6 +114,8 @@ class Settings(BaseModel):
     public_address: str = "127.0.0.1"
     #: The same for the console.
     console_address: str = "127.0.0.1"
+    #: The same for Prometheus, which asks nobody for a password, and Grafana.
+    monitoring_address: str = "127.0.0.1"
     #: Name of the Docker host in the URLs that are put out; unset, derived from `publicAddress` and `dockerHost`.
     public_host: str | None = None
     webhook_port: Port = PORTS["webhook"]
@@ -205,7 +207,7 @@ class Settings(BaseModel):
         """Pulumi hands structured values over as JSON."""
         return {key: _structure(value) for key, value in values.items()}
 
-    @field_validator("public_address", "console_address")
+    @field_validator("public_address", "console_address", "monitoring_address")
     @classmethod
     def _is_address(cls, value: str) -> str:
         try:
@@ -284,7 +286,7 @@ class Settings(BaseModel):
     @property
     def pinned(self) -> list[ServiceName]:
         """The services that keep data, which in a Swarm stay on the node that has it."""
-        keeping: list[ServiceName] = ["redis", "minio", "qdrant"]
+        keeping: list[ServiceName] = ["redis", "minio", "qdrant", "prometheus", "grafana"]
         return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
 
     def nodes_of(self, role: str) -> int:

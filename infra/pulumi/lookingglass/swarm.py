@@ -130,8 +130,8 @@ class SwarmService:
         return {
             file: docker.Secret(
                 f"{service.name}-{file}",
-                # At most 64 characters.
-                name=Output.concat(f"{base.stack}-{service.name}-{file}-", _digest(content)),
+                # At most 64 characters, and no slashes; a file in a directory is known by its last.
+                name=Output.concat(f"{base.stack}-{service.name}-{_flat(file)}-", _digest(content)),
                 data=_encoded(content),
                 labels=[docker.SecretLabelArgs(label=LABEL, value=base.stack)],
                 opts=ResourceOptions.merge(self._own, ResourceOptions(delete_before_replace=False)),
@@ -207,6 +207,10 @@ def service_shm(service: Service) -> int:
 
 def _aliases(service: Service) -> list[str]:
     return [service.role, service.name] if service.node else [service.role]
+
+
+def _flat(file: str) -> str:
+    return file if "/" not in file else file.replace("/", "-")[-24:].lstrip("-")
 
 
 def _restart(condition: str) -> docker.ServiceTaskSpecRestartPolicyArgs:

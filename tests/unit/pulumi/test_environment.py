@@ -12,7 +12,6 @@ import pytest
 from lookingglass import environment, preflight
 from lookingglass.go import duration, short_duration
 from lookingglass.networks import CONVERSATIONS, INGRESS
-from lookingglass.settings import SettingsError, load
 from pulumi.runtime import mocks, set_all_config, set_mocks
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 
@@ -480,6 +479,9 @@ def test_without_it_there_is_nothing_of_monitoring(declared: Declared) -> None:
     assert "grafana_password" not in declared.outputs
 
 
-def test_a_swarm_has_no_monitoring_of_ours() -> None:
-    with pytest.raises(SettingsError, match="monitoring: one engine's only"):
-        load({"orchestrator": "swarm", "publicAddress": "0.0.0.0", "monitoring": "true"})
+def test_monitoring_is_published_where_it_is_chosen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, monitoring=True, monitoringAddress="10.0.0.8", publicAddress="10.0.0.7")
+    for name in ("prometheus", "grafana"):
+        assert [port["ip"] for port in declared.containers()[name]["ports"]] == ["10.0.0.8"]
+    assert declared.outputs["grafana_url"] == "http://10.0.0.8:3000"
+    assert declare(monkeypatch, monitoring=True).outputs["prometheus_url"] == "http://127.0.0.1:9090"

@@ -49,6 +49,7 @@ def test_values_are_taken_as_pulumi_hands_them_over() -> None:
         ({"qdrantUrl": "https://q:6333", "index": "embedded"}, "index: embedded needs no qdrantUrl"),
         ({"qdrantApiKey": "x"}, "qdrantApiKey: goes with a qdrantUrl"),
         ({"orchestrator": "swarm"}, "publicAddress: a Swarm publishes"),
+        ({**SWARM, "monitoringAddress": "10.0.0.7"}, "monitoringAddress: a Swarm publishes on all addresses"),
         ({**SWARM, "retainData": "false"}, "retainData: a Swarm's volumes"),
         ({**SWARM, "engine": "insightface", "gpus": "[0]"}, "gpus: in a Swarm name each by its UUID"),
         ({"registry": "registry.example/faces"}, "registry: is for the nodes of a Swarm"),

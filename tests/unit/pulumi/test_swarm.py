@@ -1,6 +1,8 @@
 """What the program declares for a Swarm: the rules that no container may break, and what Swarm adds."""
 
+import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -125,6 +127,38 @@ def test_secrets_are_files_of_their_reader_named_by_content(monkeypatch: pytest.
         held["webhook-redis_url"]["name"].rpartition("-")[2]
     }
     assert secret("webhook-token") not in json.dumps(held)
+
+
+def test_monitoring_is_pinned_sees_every_task_and_takes_its_files_as_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **CARDS, monitoring=True, monitoringAddress="0.0.0.0")
+    found = services(declared)
+    test_no_service_runs_without_its_limits(declared)
+    test_nothing_is_declared_in_a_form_that_the_plugin_refuses_or_rewrites(declared)
+    assert "gpu-exporter" not in found  # a card that it reserved would be lost to a face service
+    for name in ("prometheus", "grafana"):
+        assert found[name]["taskSpec"]["placement"]["constraints"] == [f"node.labels.lookingglass.{name}==1"]
+        [port] = found[name]["endpointSpec"]["ports"]
+        assert (port["publishMode"], port["targetPort"]) == ("host", {"prometheus": 9090, "grafana": 3000}[name])
+    held = declared.resources["docker:index/secret:Secret"]
+    for props in held.values():
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", props["name"]), props["name"]
+        assert len(props["data"]) < 500_000
+    assert len({props["name"] for props in held.values()}) == len(held)
+    files = {file["fileName"] for file in container(found["grafana"])["secrets"]}
+    assert {"dashboards/redis.json", "provisioning/datasources/lookingglass.yml", "admin_password"} <= files
+    scraped = json.loads(base64.b64decode(held["prometheus-prometheus.yml"]["data"]))["scrape_configs"]
+    seen = {job["job_name"]: job for job in scraped}
+    for job, name in (("lookingglass-webhook", "webhook"), ("lookingglass-face-service", "gpu-worker")):
+        assert seen[job]["dns_sd_configs"][0]["names"] == [name]
+    assert "redis-exporter" in seen
+    assert declared.outputs["grafana_url"] == "http://127.0.0.1:3000"
+
+
+def test_monitoring_that_is_not_published_is_named_as_the_services_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **SWARM, monitoring=True)
+    for name in ("prometheus", "grafana"):
+        assert not services(declared)[name]["endpointSpec"].get("ports")
+    assert declared.outputs["prometheus_url"] == "http://prometheus:9090"
 
 
 def test_networks_have_the_mtu_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
