@@ -49,6 +49,10 @@ NEVER = 2**40
 ERRORS = (Exception,)
 
 
+#: So many points, an item's among them, are looked at one by one when they are counted.
+FEW_POINTS = 1000
+
+
 class EdgeStore:
     """See `Store`; safe to use from many threads, of one process."""
 
@@ -174,8 +178,11 @@ class EdgeStore:
         with self._shard(collection) as shard:
             if where == Where():  # known, where a count would look at each point
                 return int(shard.info().points_count)
-            exact = not _is_one_keyword(where, shard)
-            return shard.count(edge.CountRequest(exact=exact, filter=_filter(where)))
+            if _is_one_keyword(where, shard):
+                known = shard.count(edge.CountRequest(exact=False, filter=_filter(where)))
+                if known > FEW_POINTS:
+                    return known
+            return shard.count(edge.CountRequest(exact=True, filter=_filter(where)))
 
     def tally(self, collection: str, member: str, where: Where) -> dict[str, int]:
         with self._shard(collection) as shard:
