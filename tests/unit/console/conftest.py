@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,13 @@ def settings(**more: Any) -> ConsoleSettings:
 @pytest.fixture
 def console(redis_port: int) -> Iterator[Console]:
     """A console over a pipeline that is empty and well."""
+    with console_on(redis_port) as found:
+        yield found
+
+
+@contextmanager
+def console_on(redis_port: int) -> Iterator[Console]:
+    """The same, for as long as the context lasts; what was in Redis is gone."""
     url = f"redis://127.0.0.1:{redis_port}/0"
     faces, bucket = standin.Faces(), standin.Bucket()
     with closing(Redis.from_url(url)) as connection:

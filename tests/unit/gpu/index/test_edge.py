@@ -18,7 +18,7 @@ from app.common.errors import TransientError
 from app.common.wire import OvertakenError
 from app.gpu.index import ITEMS, FaceIndex, IndexAwayError
 from app.gpu.index.edge import EdgeStore
-from app.gpu.index.layout import ITEM_KEYWORDS
+from app.gpu.index.layout import ITEM_KEYWORDS, ITEM_TIMES
 from app.gpu.index.store import Point, VectorSpace, Where
 from tests.unit.gpu.index.conftest import INFO, put
 
@@ -73,7 +73,7 @@ def test_what_the_indexes_count_is_what_there_is_whatever_was_written(tmp_path: 
     random, kinds = Random(7), ("first", "second", "third")
     held: dict[str, str] = {}
     store = EdgeStore(tmp_path)
-    for turn in range(60):
+    for turn in range(30):
         store.create("items", None, ("kind",))
         ids = [str(UUID(int=random.randrange(3000))) for _ in range(200)]
         given = {one: random.choice(kinds) for one in ids}
@@ -134,7 +134,7 @@ def test_what_an_earlier_version_selected_by_is_kept_in_memory_no_longer(tmp_pat
     store.create(ITEMS, None, ("bucket", "revision"))
     index = FaceIndex(store, INFO)
     index.prepare()
-    assert set(store._shards[ITEMS].info().payload_schema) == set(ITEM_KEYWORDS)
+    assert set(store._shards[ITEMS].info().payload_schema) == {*ITEM_KEYWORDS, *ITEM_TIMES}
     put(index, "a.jpg", "v1", 1)
     claims = [index.claim("images", "a.jpg") for _ in range(2)]
     index.put({"etag": "v2", "status": "indexed"}, [], claims[0])
