@@ -149,3 +149,13 @@ def test_what_was_begun_is_gone_on_with_and_an_index_may_grow() -> None:
         minioNodes="4",
     )
     assert found.problems == []
+
+
+def test_monitoring_wants_nodes_for_what_it_keeps() -> None:
+    nodes = labelled(qdrant=1, minio=1, nodes=2)
+    said = "\n".join(look(Manager(nodes), monitoring="true").problems)
+    for role in ("prometheus", "grafana"):
+        assert f"`docker node update --label-add lookingglass.{role}=1 NODE`" in said
+        nodes["b"][f"lookingglass.{role}"] = "1"
+    found = look(Manager(nodes), monitoring="true")
+    assert (found.problems, found.hosts["prometheus"]) == ([], "10.0.0.2")
