@@ -74,6 +74,11 @@ class Items(Success):
     after: str | None
 
 
+class Ids(Success):
+    ids: list[str]
+    after: str | None
+
+
 class Count(Success):
     items: int
     #: Of each value of the member that was asked for, where there are any; the most frequent thousand.

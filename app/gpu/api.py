@@ -196,13 +196,24 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         limit = request.args.get("limit", PAGE, type=int)
         if not 1 <= limit <= PAGE:
             raise bad_request(f"limit must be 1 to {PAGE}.")
-        after = request.args.get("after")
-        if after is not None and not _is_uuid(after):
-            raise bad_request("after must be what the page before answered.")
         records, after = service.items(
-            limit=limit, after=after, since=_moment("since"), until=_moment("until"), **_selection()
+            limit=limit, after=_after(), since=_moment("since"), until=_moment("until"), **_selection()
         )
         return jsonify(status="success", items=records, after=after)
+
+    @app.get("/items/ids")
+    @described(
+        "The ids of a bucket's records, a page, in their order.",
+        answers=(200, 400, 503),
+        query={"bucket": TEXT, "after": TEXT},
+        answer=answers.Ids,
+    )
+    def item_ids() -> Response:
+        bucket = request.args.get("bucket")
+        if not bucket:
+            raise bad_request("bucket must be named.")
+        ids, after = service.item_ids(bucket, _after())
+        return jsonify(status="success", ids=ids, after=after)
 
     @app.get("/items/count")
     @described(
@@ -341,6 +352,14 @@ def _moment(name: str) -> datetime | None:
     if given and found is None:
         raise bad_request(f"{name} must be a time in ISO 8601.")
     return found
+
+
+def _after() -> str | None:
+    """Where a page of records begins."""
+    after = request.args.get("after")
+    if after is not None and not _is_uuid(after):
+        raise bad_request("after must be what the page before answered.")
+    return after
 
 
 def _is_uuid(text: str) -> bool:

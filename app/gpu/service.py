@@ -161,6 +161,10 @@ class FaceService:
         """A page of item records, see `Records.page`."""
         return self._index.records.page(**selection)
 
+    def item_ids(self, bucket: str, after: str | None) -> tuple[list[str], str | None]:
+        """The ids of a page of a bucket's records, see `Records.ids`."""
+        return self._index.records.ids(bucket, after)
+
     def count_items(self, **selection: str | None) -> int:
         """How many item records there are with these members."""
         return self._index.records.count(**selection)

@@ -198,6 +198,12 @@ class FaceClient:
         answer = self._call("GET", "/items?" + urlencode(query))
         return answer["items"], answer["after"]
 
+    def item_ids(self, bucket: str, after: str | None) -> tuple[list[str], str | None]:
+        """The ids of a page of the records of a bucket's objects, in their order, and where the next begins."""
+        query = {"bucket": bucket, **({"after": after} if after else {})}
+        answer = self._call("GET", "/items/ids?" + urlencode(query))
+        return answer["ids"], answer["after"]
+
     def strays(self, after: str | None) -> tuple[list[JSON], str | None]:
         """Objects with faces but without a record among a page of faces, and where the next begins."""
         answer = self._call("GET", "/strays" + (f"?{urlencode({'after': after})}" if after else ""))

@@ -17,11 +17,13 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from app.common.items import item_id
 from app.common.jobs import PENDING, ROUTE, JobSettings, ObjectJob, options, queue
 from app.common.media import Kind
 from app.worker.converge import Context, is_placeholder, judging, today
 from app.worker.listing import Listed
 from app.worker.store import NoBucketError, ObjectChangedError
+from app.worker.sums import FIRST, Sums
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ class Position(NamedTuple):
 
     #: The bucket compared; none when the faces are compared with the records.
     bucket: str | None
-    #: `objects` (is each in the index?) or `records` (is each in the bucket?).
+    #: `objects` (is each in the index?), `ids` (of which may there be no object?), `records` (is each of those in the
+    #: bucket?).
     side: str
     after: str | None = None
     #: Objects of this bucket that the index knew.
@@ -59,6 +62,8 @@ class Position(NamedTuple):
     thorough: bool = True
     #: What objects that could not be read must have been looked at on, not to be tried again; none: they are left.
     looked: str | None = None
+    #: Those of the objects that the index knew, less those of its records, see `Sums`; none: to look at every record.
+    sums: str | None = None
 
 
 def start(settings: JobSettings, *, thorough: bool = True, by_hand: bool = False) -> Position:
@@ -136,7 +141,7 @@ def proof(context: Context, bucket: str, key: str) -> dict[str, object]:
 def _side(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
     """The pages of one side of a bucket, and the position after each."""
     try:
-        yield from (_objects if at.side == "objects" else _records)(context, at)
+        yield from {"objects": _objects, "ids": _ids, "records": _records}[at.side](context, at)
     except NoBucketError as error:
         log.error("%s The index still has what it held: `forget` drops that.", error)
         yield [], at._replace(side="done")
@@ -152,14 +157,15 @@ def _onward(context: Context, at: Position) -> Position:
 
 
 def _objects(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
-    bucket = str(at.bucket)
+    bucket, sums = str(at.bucket), Sums(at.sums)
     for objects in _ahead(context.store.pages(bucket, at.after, PAGE)):
-        found, unknown = _compared(context, bucket, objects, at.looked)
-        at = at._replace(after=objects[-1].key, known=at.known + len(objects) - unknown)
+        found, known = _compared(context, bucket, objects, at.looked)
+        sums.add(item_id(bucket, key) for key in known)
+        at = at._replace(after=objects[-1].key, known=at.known + len(known), sums=str(sums))
         yield found, at
     # More records than objects just seen must be orphans. Fewer may be, too: what was deleted meanwhile hides them.
     beyond = at.thorough or context.faces.count_items(bucket) > at.known
-    yield [], at._replace(side="records" if beyond else "done", after=None)
+    yield [], at._replace(side="ids" if beyond else "done", after=None, sums=str(sums))
 
 
 def _ahead(pages: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
@@ -176,8 +182,8 @@ def _ahead(pages: Iterator[list[Listed]]) -> Iterator[list[Listed]]:
 
 def _compared(
     context: Context, bucket: str, objects: Sequence[Listed], looked: str | None
-) -> tuple[list[Difference], int]:
-    """The differences among a page of objects, and how many of them the index does not know."""
+) -> tuple[list[Difference], list[str]]:
+    """The differences among a page of objects, and the keys of those that the index knows."""
     # Nothing is to be known of a placeholder, so what is known of one is asked for, current or not.
     versions = {one.key: None if is_placeholder(one.key, one.size) else one.etag for one in objects}
     differing = context.faces.differing(bucket, versions, judging(context.settings, looked=looked))
@@ -186,7 +192,7 @@ def _compared(
         for listed in objects
         if listed.key in differing and (why := _why(differing[listed.key], listed, context.faces.model_id()))
     ]
-    return found, sum(said is None for said in differing.values())
+    return found, [key for key in versions if key not in differing or differing[key]]
 
 
 def _why(said: dict[str, object] | None, listed: Listed, model_id: str) -> str | None:
@@ -202,11 +208,26 @@ def _why(said: dict[str, object] | None, listed: Listed, model_id: str) -> str |
     return "judgement" if said.get("judged_otherwise") else "incomplete"
 
 
+def _ids(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
+    sums = Sums(at.sums)
+    while at.side == "ids":
+        ids, after = context.faces.item_ids(str(at.bucket), at.after)
+        sums.take(ids)
+        at = at._replace(after=after, sums=str(sums))
+        if not after:  # what differs came or went meanwhile, or has no object
+            first = sums.next_difference(FIRST)
+            at = at._replace(side="records" if first else "done", after=first)
+        yield [], at
+
+
 def _records(context: Context, at: Position) -> Iterator[tuple[list[Difference], Position]]:
-    bucket = str(at.bucket)
+    bucket, sums = str(at.bucket), Sums(at.sums)
     while at.side == "records":
         records, after = context.faces.records(bucket, at.after)
-        orphans = context.store.absent(bucket, [record["key"] for record in records])
+        asked = [record["key"] for record in records if not at.sums or sums.differ_at(record["item_id"])]
+        orphans = context.store.absent(bucket, asked)
+        if after and at.sums:
+            after = sums.next_difference(after)
         at = at._replace(side="records" if after else "done", after=after)
         yield [Difference(bucket, key, "orphan") for key in orphans], at
 

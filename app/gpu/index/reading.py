@@ -68,6 +68,12 @@ class Records:
         found, following = self._store.page(ITEMS, where, limit=limit, after=after)
         return [told(record) for record in found.values()], following
 
+    def ids(self, bucket: str, after: str | None = None) -> tuple[list[str], str | None]:
+        """The ids of a page of a bucket's records, in their order, and where the next one starts."""
+        here = Where(having={"bucket": bucket})
+        found, following = self._store.page(ITEMS, here, limit=PAGE, after=after, members=())
+        return list(found), following
+
     def count(self, **selection: str | None) -> int:
         """How many records there are with these members."""
         if any(selection.values()):

@@ -113,6 +113,19 @@ def test_a_verdict_is_current_while_the_asker_s_values_are_what_it_was_judged_by
     assert said(LIMIT=6)["judged_otherwise"]
 
 
+def test_the_ids_of_a_bucket_s_records_are_told(client: Any) -> None:
+    put(client)
+    record = client.get("/items/images/a.jpg").json["item"]
+    assert client.get("/items/ids?bucket=images").json == {
+        "status": "success",
+        "ids": [record["item_id"]],
+        "after": None,
+    }
+    assert client.get("/items/ids?bucket=videos").json["ids"] == []
+    assert client.get("/items/ids").status_code == 400
+    assert client.get("/items/ids?bucket=images&after=first").status_code == 400
+
+
 def test_of_versions_only_what_differs_is_told(client: Any) -> None:
     for key in ("another.jpg", "asked.jpg", "judged.jpg", "same.jpg"):
         known = {"etag": "v1", "reason": "Too big.", "reason_code": "too_many_bytes"}

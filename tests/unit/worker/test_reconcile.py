@@ -1,9 +1,13 @@
 """How a comparison goes through a bucket; the pipeline tests show what it finds."""
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
+import pytest
+
+from app.common.items import item_id
 from app.worker import reconcile
 from app.worker.converge import Context
 from app.worker.listing import Listed
@@ -18,6 +22,7 @@ class Bucket:
     def __init__(self, *pages: Listed) -> None:
         self._pages = pages
         self.begun: list[str] = []
+        self.looked_for: list[str] = []
         #: Set when the listing stands at a page.
         self.reached = threading.Condition()
 
@@ -28,6 +33,11 @@ class Bucket:
                     self.begun.append(listed.key)
                     self.reached.notify_all()
                 yield [listed]
+
+    def absent(self, _bucket: str, keys: list[str]) -> list[str]:
+        self.looked_for += keys
+        there = {listed.key for listed in self._pages}
+        return [key for key in keys if key not in there]
 
     def wait_for(self, key: str) -> bool:
         with self.reached:
@@ -49,6 +59,17 @@ class Faces:
     def count_items(self, bucket: str) -> int:
         return len(self._said) if bucket == "images" else 0
 
+    def item_ids(self, bucket: str, after: str | None) -> tuple[list[str], str | None]:
+        records, following = self.records(bucket, after)
+        return [record["item_id"] for record in records], following
+
+    def records(self, bucket: str, after: str | None) -> tuple[list[dict[str, str]], str | None]:
+        """A hundred of the records, in the order of their ids, from an id on."""
+        known = [{"item_id": item_id(bucket, key), "key": key} for key in self._said if bucket == "images"]
+        ordered = sorted(known, key=lambda record: record["item_id"])
+        page = [record for record in ordered if record["item_id"] >= (after or "")]
+        return page[:100], page[100]["item_id"] if len(page) > 100 else None
+
     def strays(self, _after: str | None) -> tuple[list[Any], None]:
         return [], None
 
@@ -67,8 +88,8 @@ def context(bucket: Bucket, faces: Faces) -> Context:
     return Context(WorkerSettings(), cast(Any, bucket), cast(Any, faces))
 
 
-def start(found: Context) -> reconcile.Position:
-    return reconcile.start(found.settings, thorough=False)
+def start(found: Context, *, thorough: bool = False) -> reconcile.Position:
+    return reconcile.start(found.settings, thorough=thorough)
 
 
 def known(etag: str, **more: Any) -> dict[str, Any]:
@@ -121,3 +142,32 @@ def test_each_difference_has_its_reason() -> None:
     }
     last = [at for _, at in compared if at and at.bucket == "images"][-1]
     assert last.known == len(said)
+
+
+@pytest.mark.parametrize("orphans", [0, 1, 3])
+def test_records_without_an_object_are_looked_for_where_they_may_be(orphans: int) -> None:
+    keys = [f"{number:04}.jpg" for number in range(1000)]
+    bucket = Bucket(*(Listed(key, "v1", 1) for key in keys[orphans:]))
+    faces = Faces(bucket, **{key: known("v1") for key in keys})
+    found = context(bucket, faces)
+    position: reconcile.Position | None = start(found, thorough=True)
+    differences: list[reconcile.Difference] = []
+    while position:  # each page by another step, which knows what JSON holds
+        position = reconcile.Position(*json.loads(json.dumps(position)))
+        page, position = next(reconcile.pages(found, position))
+        differences += page
+    assert sorted(one.key for one in differences if one.why == "orphan") == keys[:orphans]
+    assert len(differences) == orphans
+    assert orphans <= len(bucket.looked_for) < 50
+    assert len(set(bucket.looked_for)) == len(bucket.looked_for)
+
+
+def test_a_comparison_that_an_earlier_version_began_looks_at_every_record() -> None:
+    bucket = Bucket(Listed("there", "v1", 1))
+    faces = Faces(bucket, gone=known("v1"), there=known("v1"))
+    found = context(bucket, faces)
+    for began in (["images", "records", None, 1, True, None], ["images", "objects", "there", 1, True, None]):
+        bucket.looked_for.clear()
+        differences = [one for page, _ in reconcile.pages(found, reconcile.Position(*began)) for one in page]
+        assert [(one.key, one.why) for one in differences] == [("gone", "orphan")]
+        assert sorted(bucket.looked_for) == ["gone", "there"]

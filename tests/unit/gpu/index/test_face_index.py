@@ -146,6 +146,21 @@ def test_records_are_listed_by_the_time_they_were_written_at(index: FaceIndex) -
     assert ({record["key"] for record in first + rest}, end) == ({"1.jpg", "2.jpg", "3.jpg"}, None)
 
 
+def test_the_ids_of_a_bucket_s_records_are_listed_in_their_order(index: FaceIndex) -> None:
+    for number in range(5):
+        put(index, f"{number}.jpg", "v1", number)
+    put(index, "5.jpg", "v1", 1, bucket="videos")
+    index.delete("images", "3.jpg")
+    index.claim("images", "6.jpg")
+    expected = sorted(item_id("images", f"{number}.jpg") for number in (0, 1, 2, 4))
+    assert index.records.ids("images") == (expected, None)
+    assert index.records.ids("images", expected[2]) == (expected[2:], None)
+    between = f"{expected[1][:-4]}ffff"
+    assert index.records.ids("images", between) == (expected[2:], None)
+    records, _ = index.records.page(after=between, bucket="images")
+    assert [record["item_id"] for record in records] == expected[2:]
+
+
 def test_objects_of_one_name_in_two_buckets_are_two_items(index: FaceIndex) -> None:
     put(index, "a.jpg", "v1", 2)
     put(index, "a.jpg", "v1", 0, "videos")
