@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, Val
 
 from app.common.errors import PermanentError, TransientError
 from app.common.wire import EngineCrashedError
-from app.gpu import views
+from app.gpu import environment, views
 from app.gpu.ends import end_seen
 from app.gpu.faces import Image
 from app.gpu.jpegs import WRITTEN
@@ -454,8 +454,7 @@ def _fitting(said: _Decoded, slot: Slot, limits: _Limits) -> Decoded:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    # Linear algebra is not what decoders do, and its threads would count as memory of the picture's.
-    return {**kept, "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, **environment.ENVIRONMENT}
 
 
 def _left(deadline: float) -> float:

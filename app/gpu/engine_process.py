@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 
 from app.common.settings import SECRET_WORDS
+from app.gpu import environment
 from app.gpu.ends import end_seen
 from app.gpu.engines.base import EngineInfo, EngineUnavailableError, Face
 from app.gpu.settings import EngineSettings, FaceSettings
@@ -26,13 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for an engine to load its models; a large pack on a cold disk and a new CUDA context take a while.
 LOAD_TIMEOUT = 300
-
-#: Libraries that would otherwise start a thread per core in each of the processes, of which there is one per core.
-SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-#: Libraries allocate the same megabytes for every picture. glibc would give them back each time, and to have them
-#: mapped and zeroed anew took half of what insightface takes beside its models.
-KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 
 #: Most bytes in which a process says what it loaded.
 MAX_LINE = 2**16
@@ -190,10 +184,10 @@ def _face(box: list[float], landmarks: bytes, score: float, embedding: bytes) ->
 
 def _environment() -> dict[str, str]:
     """The service's own, without what may hold a secret."""
-    return {**SINGLE_THREADED, **KEPT_MEMORY, **dict(_unsuspicious(os.environ))}
+    return {**environment.ENVIRONMENT, **dict(_unsuspicious(os.environ))}
 
 
-def _unsuspicious(environment: Any) -> Iterator[tuple[str, str]]:
-    for name, value in environment.items():
+def _unsuspicious(variables: Any) -> Iterator[tuple[str, str]]:
+    for name, value in variables.items():
         if not any(word in name.upper() for word in SECRET_WORDS):
             yield name, value

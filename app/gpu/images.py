@@ -37,6 +37,9 @@ DECODER = f"pillow {PIL.__version__}, pillow-heif {pillow_heif.__version__}, sim
 
 ORIENTATION = 0x0112
 
+#: Three channels of 8 bits.
+PIXEL = np.dtype("V3")
+
 #: From the pixels as stored to upright ones, by EXIF's orientation.
 UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -77,7 +80,7 @@ class Canvas:
         plane = Plane(self._used, pixels.shape[0], pixels.shape[1], whole, frame)
         if plane.end > len(self.memory):
             raise PermanentError("too_many_pixels", "The picture takes more memory than its pixels should.")
-        plane.pixels(self.memory)[...] = pixels  # which numpy leaves out where both are one
+        _as_items(plane.pixels(self.memory))[...] = _as_items(pixels)  # numpy leaves it out where both are one
         self._used = plane.end
         return plane
 
@@ -85,6 +88,12 @@ class Canvas:
     def free(self) -> memoryview:
         """Memory where the next plane begins."""
         return self.memory[self._used :]
+
+
+def _as_items(pixels: Pixels) -> NDArray[np.void]:
+    """Pixels as one item each: those that are turned are copied in half the time."""
+    items: NDArray[np.void] = pixels.view(PIXEL)[..., 0]
+    return items
 
 
 @dataclass(slots=True)

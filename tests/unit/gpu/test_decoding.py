@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.common.errors import PermanentError, TransientError
 from app.common.wire import EngineCrashedError
-from app.gpu import decoding, images
+from app.gpu import decoding, environment, images
 from app.gpu.decode import MEMORY, MEMORY_PER_PIXEL
 from app.gpu.decoding import Decoders
 from app.gpu.settings import FaceSettings
@@ -125,8 +125,8 @@ def test_a_decoder_holds_no_secret_and_no_slot_of_another(monkeypatch: pytest.Mo
     with started(number=2, slots=4) as decoders:
         held = []
         for pid in decoders.pids:
-            environment = psutil.Process(pid).environ()
-            assert environment.keys() <= {*decoding.ENVIRONMENT, "OPENBLAS_NUM_THREADS", "LC_CTYPE"}
+            variables = psutil.Process(pid).environ()
+            assert variables.keys() <= {*decoding.ENVIRONMENT, *environment.ENVIRONMENT, "LC_CTYPE"}
             held.append(
                 {link.name for path in Path(f"/proc/{pid}/fd").iterdir() if "memfd" in (link := path.readlink()).name}
             )
@@ -338,6 +338,23 @@ def test_waiting_for_room_is_not_a_pictures_time() -> None:
             eventually(lambda: waiting(decoders), "a picture that waits for room")
             time.sleep(1.2)
         assert other.result() == 5000
+
+
+def page_faults(pid: int) -> int:
+    """Pages that a process was given until now."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def test_a_decoder_keeps_the_memory_that_every_picture_takes() -> None:
+    data = encode(picture((1600, 1200)), "WEBP")
+    with started(slots=1) as decoders:
+        [pid] = decoders.pids
+        faults = []
+        for _ in range(4):
+            before = page_faults(pid)
+            width(decoders, data)
+            faults.append(page_faults(pid) - before)
+    assert faults[0] > 300 > faults[-1]
 
 
 def test_a_free_slot_keeps_little_memory() -> None:
