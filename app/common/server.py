@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from waitress import wasyncore
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -279,12 +280,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self._held:
             self.write_soon(b"")
 
-    def write_soon(self, data: bytes) -> int:
+    def write_soon(self, data: bytes | ReadOnlyFileBasedBuffer) -> int:
         if self._holds:
             self._holds, self._held = False, data
             return len(data)
-        data, self._held = self._held + data, b""
-        return int(super().write_soon(data))
+        held, self._held = self._held, b""
+        if isinstance(data, ReadOnlyFileBasedBuffer):  # a file, which goes as it is
+            super().write_soon(held)
+            return int(super().write_soon(data))
+        return int(super().write_soon(held + data))
 
     def handle_close(self) -> None:
         super().handle_close()

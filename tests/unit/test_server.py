@@ -16,7 +16,7 @@ from tests.fixtures import free_port
 
 SERVICE = """
 import sys, time
-from flask import Response, jsonify
+from flask import Response, jsonify, send_file
 from app.common.server import Channel, serve
 from app.common.web import Service, Token
 app = Service("service", token_of=lambda path: Token("TOKEN", None), max_body_bytes=1000)
@@ -30,6 +30,9 @@ def pieces():
 @app.get("/nothing")
 def nothing():
     return Response(status=204)
+@app.get("/file")
+def file():
+    return send_file(sys.argv[3], mimetype="text/plain")
 sending = Channel.send
 def send(channel, data, **options):
     print("sent", len(data), flush=True)
@@ -43,7 +46,7 @@ def started(directory: Path, host: str) -> tuple[ChildProcess, int]:
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = ChildProcess(
-        "service", [sys.executable, "-c", SERVICE, host, str(port)], environment, directory / "service.log"
+        "service", [sys.executable, "-c", SERVICE, host, str(port), __file__], environment, directory / "service.log"
     )
     process.start()
 
@@ -101,3 +104,16 @@ def test_the_head_of_an_answer_is_sent_with_its_first_bytes(
     finally:
         process.stop()
     assert (tmp_path / "service.log").read_text().count("sent") == 2 * sent
+
+
+def test_a_file_is_sent_whole_and_the_connection_goes_on(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with urllib3.PoolManager(retries=False, maxsize=1) as http:
+            for _ in range(2):
+                answer = http.request("GET", f"http://127.0.0.1:{port}/file")
+                assert (answer.status, answer.data) == (200, Path(__file__).read_bytes())
+                assert answer.headers["Content-Type"].startswith("text/plain")
+            assert http.request("GET", f"http://127.0.0.1:{port}/health/live").status == 200
+    finally:
+        process.stop()
