@@ -50,6 +50,9 @@ FORGOTTEN = 20
 #: New objects before anything is measured.
 WARM_UP = 200
 
+#: Pages after which a comparison holds as much as it ever will: those listed, looked up and forgotten at once.
+WARM_PAGES = 10
+
 #: Seconds of a comparison.
 PATIENCE = 1800
 
@@ -79,7 +82,7 @@ def objects(sizes: Sizes) -> Iterator[Figure]:
                 sizes.rounds, *(partial(one.measure, sizes.new_objects) for one in (stage, small)), warm_up=False
             )
             costs[str(number)], beside[str(number)] = map(statistics.median, both)
-            if number >= PAGE and not memory:
+            if number >= WARM_PAGES * PAGE and not memory:
                 few = f"{number:,}"
                 for _ in range(2 * CORES):  # an idle worker is asked after the others, so each has its turn
                     stage.compare()
