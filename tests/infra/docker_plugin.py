@@ -18,6 +18,7 @@ from typing import Any
 import docker
 import docker.errors
 from docker.utils.build import exclude_paths
+from lookingglass.engine import client_of
 from pulumi.provider.experimental.property_value import PropertyValue, PropertyValueType
 from pulumi.provider.experimental.provider import (
     CheckFailure,
@@ -62,7 +63,7 @@ class DockerProvider(Provider):
 
     async def configure(self, request: ConfigureRequest) -> ConfigureResponse:
         host = plain(request.args.get("host") or PropertyValue(None))
-        self.client = docker.DockerClient(base_url=host, timeout=900) if host else docker.from_env(timeout=900)
+        self.client = client_of(host, timeout=900)
         return await super().configure(request)
 
     async def check(self, request: CheckRequest) -> CheckResponse:
@@ -120,7 +121,8 @@ class DockerProvider(Provider):
         }
         made = str(makers[what](props))
         if what in ("Image", "RemoteImage"):
-            return made, {name: PropertyValue(made) for name in OUTPUTS}
+            pushed = self._push(props["imageName"]) if what == "Image" and not props.get("skipPush") else made
+            return made, {"imageId": PropertyValue(made), "repoDigest": PropertyValue(pushed)}
         return made, {}
 
     def _exists(self, what: str, resource_id: str, props: Props) -> bool:
@@ -181,6 +183,15 @@ class DockerProvider(Provider):
             forcerm=True,
         )
         return str(image.id)
+
+    def _push(self, name: str) -> str:
+        """Push an image to the registry in its name; returns the name by digest that others pull it by."""
+        for line in self.client.images.push(name, stream=True, decode=True):
+            if "error" in line:
+                raise RuntimeError(f"{name} cannot be pushed: {line['error']}")
+        repository = name.rpartition(":")[0]
+        digests: list[str] = self.client.images.get(name).attrs["RepoDigests"]
+        return next(digest for digest in digests if digest.startswith(f"{repository}@"))
 
     def _pull(self, props: Props) -> str:
         try:

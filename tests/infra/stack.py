@@ -22,7 +22,7 @@ cd {PROGRAM} && exec {sys.executable} -u -m pulumi.dynamic "$@"
 """
 
 DOCKER = f"""#!/bin/sh
-cd {ROOT} && exec {sys.executable} -u -m tests.infra.docker_plugin "$@"
+cd {ROOT} && PYTHONPATH={PROGRAM} exec {sys.executable} -u -m tests.infra.docker_plugin "$@"
 """
 
 

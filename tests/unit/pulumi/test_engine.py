@@ -1,9 +1,12 @@
 """The engine as the program asks it."""
 
 import gc
+import os
+import socket
 from pathlib import Path
 
 import pytest
+from docker.transport import sshconn
 from lookingglass.engine import EngineError, connect
 
 
@@ -17,3 +20,19 @@ def test_an_address_where_no_engine_answers_is_named_with_the_key_that_says_it(a
     with pytest.raises(EngineError, match=said), connect(address, timeout=2):
         pytest.fail("an engine answered")
     gc.collect()
+
+
+def test_ssh_is_started_without_a_fork_that_grpc_might_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, ssh = tmp_path / "said", tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$@" >{said}\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    hooks: list[str] = []
+    os.register_at_fork(before=lambda: hooks.append("ran"))
+    connection = sshconn.SSHSocket("ops@192.0.2.1:2222")
+    connection.connect()
+    assert connection.proc
+    connection.proc.communicate()
+    socket.socket.close(connection)
+    assert said.read_text() == "-l ops -p 2222 -- 192.0.2.1 docker system dial-stdio\n"
+    assert hooks == []
