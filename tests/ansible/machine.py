@@ -139,9 +139,9 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
     )
     found = Machine(container, [str(keys / "ssh"), "-l", "ops"])
     try:
-        _put(container, "/etc/machine/pci", TWO_CARDS)
-        _put(container, "/home/ops/.ssh/authorized_keys", (keys / "id.pub").read_text())
-        _put(container, "/etc/ssh/ssh_host_ed25519_key", (keys / "host").read_text(), 0o600)
+        put(container, "/etc/machine/pci", TWO_CARDS)
+        put(container, "/home/ops/.ssh/authorized_keys", (keys / "id.pub").read_text())
+        put(container, "/etc/ssh/ssh_host_ed25519_key", (keys / "host").read_text(), 0o600)
         container.start()
         found.wait()
         yield found
@@ -150,7 +150,7 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
         client.volumes.get(f"lookingglass-test-{name}").remove()
 
 
-def _put(container: Container, path: str, text: str, mode: int = 0o644) -> None:
+def put(container: Container, path: str, text: str, mode: int = 0o644) -> None:
     """Write a file into a container that does not run."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

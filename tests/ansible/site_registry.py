@@ -1,0 +1,41 @@
+"""A site's own image registry, with a certificate of the tests' authority."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+
+from tests.ansible.machine import LABEL, Machine, put
+from tests.infra import engine
+
+#: The name that hosts know it by.
+NAME = "registry.test"
+
+
+@contextmanager
+def registry(client: docker.DockerClient) -> Iterator[str]:
+    """Its address, for as long as the context lasts."""
+    image, _ = client.images.build(
+        path=str(Path(__file__).parent / "registry"),
+        tag="lookingglass-test/registry",
+        buildargs={"BASE_IMAGE": engine.base_image(client)},
+        rm=True,
+        forcerm=True,
+    )
+    container = client.containers.create(image, name="lookingglass-test-registry", labels={LABEL: "registry"})
+    try:
+        certificate = engine.authority().issue_cert(NAME)
+        put(container, "/etc/docker/registry/certificate.pem", certificate.cert_chain_pems[0].bytes().decode())
+        put(container, "/etc/docker/registry/key.pem", certificate.private_key_pem.bytes().decode(), 0o600)
+        container.start()
+        container.reload()
+        yield str(container.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"])
+    finally:
+        container.remove(force=True, v=True)
+
+
+def introduce(machine: Machine, address: str) -> None:
+    """Tell a host where it is, and whom to trust there."""
+    machine.run(f"echo {address} {NAME} >>/etc/hosts")
+    machine.write(f"/etc/docker/certs.d/{NAME}/ca.crt", engine.authority().cert_pem.bytes().decode())
