@@ -155,7 +155,9 @@ class ClusterStack:
     def agrees(self, load: Load | None = None) -> None:
         """Wait until every object of the bucket has a record of its ETag; all that was uploaded is in the bucket."""
         bucket = self.bucket
-        assert not load or load.uploaded.items() <= bucket.items()
+        if load:
+            assert load.uploaded
+            assert load.uploaded.items() <= bucket.items()
 
         def probe() -> bool:
             with suppress(RuntimeError, ValueError):  # the face service may be on its way
