@@ -27,7 +27,7 @@ from tests.infra.stack import configure, open_stack
 pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
 
 #: Seconds without an answer of any webhook that are a slow machine's, and no gap.
-ALWAYS_SECONDS = 2
+ALWAYS_SECONDS = 5
 
 #: Seconds for tasks to be on other hosts: Swarm lets the old ones stop before it starts others.
 MOVES_SECONDS = 180
