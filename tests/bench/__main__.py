@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Sizes], Iterator[Figure]]] = {
     "stand-in": pipelines.stand_in,
     "phone-photo": decodings.phone_photo,
     "card": face_services.simulated_card,
+    "services": face_services.several,
     "videos": jobs.videos,
     "counts": redis_load.counts,
     "objects": growth.objects,

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -24,6 +25,9 @@ from tests.bench.usage import BY_CPU, cpu_of, overhead, spent
 CLIENTS = (1, 4, 16, 32)
 #: Clients of the card: a batch at work, and one that fills meanwhile.
 CARD_CLIENTS = 2 * engines.CARD_BATCH
+
+#: Face services at once.
+SERVICES = (1, 2, 4)
 
 ALL_CORES = "bare loops on all cores"
 
@@ -121,6 +125,34 @@ def simulated_card(sizes: Sizes) -> Iterator[Figure]:
     """Whether a card would be kept busy; a simulation, asleep for as long as a card would compute."""
     for name, loader, slower in (("card", engines.CARD, 1), ("slow-card", engines.SLOW_CARD, engines.SLOWER)):
         yield _card(name, loader, slower, sizes)
+
+
+def several(sizes: Sizes) -> Iterator[Figure]:
+    """Images/s of several face services with a simulated card each, against one of them.
+
+    Each has an index of its own, where in life they share a Qdrant: it is seen whether anything else holds them back.
+    """
+    picture, requests = portrait(), sizes.card_requests // 3
+    with servers.scratch() as directory, ExitStack() as stack:
+        clients = []
+        for number in range(max(SERVICES)):
+            own = directory / str(number)
+            own.mkdir()
+            service = servers.face_service(own, {"BENCH_ENGINE": engines.SLOW_CARD}, "tests.bench.stand_in")
+            clients.append(Clients(stack.enter_context(service)[0], picture))
+
+        def rate(number: int) -> float:
+            with ThreadPoolExecutor(number) as pool:
+                started = time.perf_counter()
+                list(pool.map(lambda one: one.rate(requests, CARD_CLIENTS), clients[:number]))
+                return number * requests / (time.perf_counter() - started)
+
+        one, *more = in_turn(sizes.rounds, *(partial(rate, number) for number in SERVICES))
+    for number, rates in zip(SERVICES[1:], more, strict=True):
+        what = (
+            f"images/s of {number} face services, each with a simulated card a tenth as fast and an index of its own"
+        )
+        yield compared(0, f"services-{number}", what, "one of them", Target(), "images/s", (rates, one))
 
 
 def _card(name: str, loader: str, slower: int, sizes: Sizes) -> Figure:
