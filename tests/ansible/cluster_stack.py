@@ -58,7 +58,7 @@ class Load:
     """What was uploaded while something happened, and how that was from outside."""
 
     uploaded: dict[str, str] = field(default_factory=dict)
-    #: The longest time, in seconds, in which no webhook answered.
+    #: The longest time, in seconds, between two answers of any webhook.
     silence: float = 0
 
 
@@ -135,9 +135,9 @@ class ClusterStack:
         answered = time.monotonic()
         with urllib3.PoolManager(timeout=0.5, retries=False) as http:
             while not stop.wait(ASK_SECONDS):
-                if any(_answers(http, url) for url in urls):
-                    answered = time.monotonic()
+                answers = any(_answers(http, url) for url in urls)
                 load.silence = max(load.silence, time.monotonic() - answered)
+                answered = time.monotonic() if answers else answered
 
     @property
     def bucket(self) -> dict[str, str]:
