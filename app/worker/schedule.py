@@ -48,7 +48,7 @@ def step(
         began = time.time()
         progress.begin(connection, began, dry_run=dry_run)
     if position:
-        at = reconcile.Position(*position)
+        at = reconcile.Position(*position[: len(reconcile.Position._fields)])  # a later version may know more of it
     else:
         at = reconcile.start(settings, thorough=dry_run or not connection.exists(NOT_DUE_THOROUGHLY))
     if settings.reconcile_interval and not dry_run:  # the next begins so long after the last step of this one

@@ -36,7 +36,7 @@ PIPELINE = (
             for quantile, name in ((0.5, "median"), (0.95, "95 %"))
         ),
     ),
-    Panel("What waits?", "short", (('sum by (queue) (rq_jobs{status="queued"})', "{{queue}}"),)),
+    Panel("What waits?", "short", (('max by (queue) (rq_jobs{status="queued"})', "{{queue}}"),)),
     Panel(
         "For how long has the next job waited?",
         "s",
@@ -63,11 +63,11 @@ PIPELINE = (
         "cps",
         (("sum by (reason_code) (rate(lookingglass_rejections_total[10m]))", "{{reason_code}}"),),
     ),
-    Panel("Who works?", "short", (("sum by (state) (rq_workers)", "{{state}}"),)),
+    Panel("Who works?", "short", (("sum by (state) (max by (state, queues) (rq_workers))", "{{state}}"),)),
     Panel(
         "What failed, or is put off?",
         "short",
-        (('sum by (queue, status) (rq_jobs{status=~"failed|scheduled"})', "{{queue}}, {{status}}"),),
+        (('max by (queue, status) (rq_jobs{status=~"failed|scheduled"})', "{{queue}}, {{status}}"),),
     ),
     Panel("Are events held back?", "s", (("max(lookingglass_events_held_back_seconds)", "held back"),)),
     Panel(

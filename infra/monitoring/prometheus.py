@@ -75,9 +75,16 @@ def _by_job(targets: Iterable[Target]) -> dict[str, list[Target]]:
 
 
 def _scrape(alike: list[Target]) -> dict[str, Any]:
-    target, addresses = alike[0], [urlsplit(target.url).netloc for target in alike]
-    url = urlsplit(target.url)
-    where: dict[str, Any] = {"static_configs": [{"targets": addresses}]}
+    target, url = alike[0], urlsplit(alike[0].url)
+    addresses: dict[str, list[str]] = {}
+    for one in alike:
+        addresses.setdefault(urlsplit(one.url).scheme, []).append(urlsplit(one.url).netloc)
+    where: dict[str, Any] = {
+        "static_configs": [
+            {"targets": some, **({"labels": {"__scheme__": scheme}} if scheme != url.scheme else {})}
+            for scheme, some in addresses.items()
+        ]
+    }
     if target.each_address:
         where = {"dns_sd_configs": [{"names": [url.hostname], "type": "A", "port": url.port}]}
     return {

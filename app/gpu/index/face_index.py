@@ -189,7 +189,7 @@ class FaceIndex:
             return
         if others := self.other_models():
             raise ConflictError(f"Face services are at work on this index with {_list(others)}: end them first.")
-        if behind := self.records.count() - self.records.count(model_id=self._info.model_id):
+        if behind := self.records.count_others(self._info.model_id):
             raise ConflictError(f"{behind} items are still of another model: reconcile first.")
         self._store.set_alias(ALIAS, self.collection)
         log.info("Readers of the alias now see %s", self.collection)

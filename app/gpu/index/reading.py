@@ -78,7 +78,12 @@ class Records:
         """How many records there are with these members."""
         if any(selection.values()):
             return self._store.count(ITEMS, _selected(selection))
-        return self._store.count(ITEMS, Where()) - self._store.count(ITEMS, Where(having={"status": ABSENT}))
+        # Two looks, between which one may come: near enough to be shown, and to nothing more.
+        return max(0, self._store.count(ITEMS, Where()) - self._store.count(ITEMS, Where(having={"status": ABSENT})))
+
+    def count_others(self, model_id: str) -> int:
+        """How many records there are of other models than this one, in one look."""
+        return self._store.count(ITEMS, Where(lacking={"status": ABSENT, "model_id": model_id}))
 
     def tally(self, member: str, **selection: str | None) -> dict[str, int]:
         """How many records there are for each value of a member."""
@@ -128,7 +133,7 @@ class Records:
     def count_faces(self, collection: str) -> int:
         """How many faces a collection holds."""
         blank = self._store.count(collection, Where(having={"item_id": NOBODY}))
-        return self._store.count(collection, Where()) - blank
+        return max(0, self._store.count(collection, Where()) - blank)
 
     def _whole(self, records: Sequence[Payload]) -> set[str]:
         ours = [record for record in records if record["model_id"] == self._model_id]

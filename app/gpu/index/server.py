@@ -5,6 +5,7 @@ import os
 import random
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -56,6 +57,8 @@ class ServerStore:
         self._shards = shards
         # Through one copy of a shard, or two writers' changes may come to its copies in different orders.
         self._ordering = models.WriteOrdering.MEDIUM if copies and copies > 1 else None
+        # What one copy alone was told is not yet so. Of two, both would have to be there.
+        self._consistency = models.ReadConsistencyType.MAJORITY if copies and copies > 2 else None
 
     def collections(self) -> set[str]:
         listed = self._ask(lambda client: client.get_collections())
@@ -130,7 +133,9 @@ class ServerStore:
         for at in range(0, len(ids), LOOKUP_BATCH):
             batch = list(ids[at : at + LOOKUP_BATCH])
             points = self._ask(
-                lambda client, batch=batch: client.retrieve(collection, batch, with_payload=_members(members)),  # type: ignore[misc]
+                lambda client, batch=batch: client.retrieve(  # type: ignore[misc]
+                    collection, batch, with_payload=_members(members), consistency=self._consistency
+                ),
                 collection,
             )
             found |= {str(point.id): point.payload or {} for point in points}
@@ -154,6 +159,9 @@ class ServerStore:
         return {str(point.id): point.payload or {} for point in points}, None if following is None else str(following)
 
     def count(self, collection: str, where: Where) -> int:
+        if len(where.ids) > LOOKUP_BATCH:
+            some = [where.ids[at : at + LOOKUP_BATCH] for at in range(0, len(where.ids), LOOKUP_BATCH)]
+            return sum(self.count(collection, replace(where, ids=ids)) for ids in some)
         meant = _filter(where)
         return self._ask(lambda client: client.count(collection, count_filter=meant, exact=True), collection).count
 
@@ -269,7 +277,9 @@ def _told(call: Callable[[QdrantClient], T], client: QdrantClient, url: str, col
         if collection and error.status_code == 404 and "doesn't exist" in said:
             raise CollectionMissingError(f"it has no collection {collection} any more.") from error
         meaning = f"{_meaning(error.status_code, said)} (QDRANT_URL={url})."
-        raise (_NodeError if (error.status_code or 500) >= 500 else IndexAwayError)(meaning) from error
+        # 408 is Qdrant's own word for a time limit of its own.
+        passes = (error.status_code or 500) >= 500 or error.status_code == 408
+        raise (_NodeError if passes else IndexAwayError)(meaning) from error
     except (ApiException, ResponseHandlingException, QdrantException, httpx.HTTPError, OSError) as error:
         raise _NodeError(f"{_trouble(url, str(error) or type(error).__name__)}.") from error
 

@@ -121,7 +121,7 @@ def stage_ca_bundle(bundle: str | None) -> str | None:
     name = hashlib.sha256(content).hexdigest()[:16]
     staged = SITE_CA / f"{name}.crt"
     if not staged.is_file() or staged.read_bytes() != content:
-        written = staged.with_suffix(f".{os.getpid()}")
+        written = SITE_CA.parent / f".{name}.{os.getpid()}"  # in no build's context
         written.write_bytes(content)
         written.replace(staged)
     return name

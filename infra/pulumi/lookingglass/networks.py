@@ -16,7 +16,9 @@ CONVERSATIONS = {
     "faces": ("gpu-worker", "worker", "console"),
     "index": ("gpu-worker", "qdrant"),
     "operators": ("console", "webhook"),
-    "metrics": ("prometheus", "webhook", "gpu-worker", "minio", "redis-exporter", "gpu-exporter"),
+    "metrics": ("prometheus", "webhook", "gpu-worker", "minio", "gpu-exporter"),
+    # Whoever reaches the exporter may have it look at Redis, with the password that it knows.
+    "gauges": ("prometheus", "redis-exporter"),
     "charts": ("prometheus", "grafana"),
 }
 
@@ -26,7 +28,14 @@ INGRESS = "ingress"
 PUBLISHED = ("redis", "minio", "qdrant", "webhook", "gpu-worker", "console", "prometheus", "grafana")
 
 #: The service that a conversation is with, where the stack may have none: it stands already, or was not asked for.
-WITH = {"jobs": "redis", "storage": "minio", "index": "qdrant", "metrics": "prometheus", "charts": "grafana"}
+WITH = {
+    "jobs": "redis",
+    "storage": "minio",
+    "index": "qdrant",
+    "metrics": "prometheus",
+    "gauges": "redis-exporter",
+    "charts": "grafana",
+}
 
 
 class Networks(pulumi.ComponentResource):

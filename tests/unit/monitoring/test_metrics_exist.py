@@ -24,8 +24,22 @@ OF_OTHERS = {"minio_cluster_capacity_usable_free_bytes", "minio_cluster_capacity
 
 #: Words of PromQL that look like metrics.
 WORDS = {
-    *("sum", "max", "by", "le", "rate", "increase", "vector", "time", "offset", "and", "or", "histogram_quantile"),
-    *("db", "kind", "queue", "outcome", "status", "reason_code", "state", "stage", "model_id"),
+    *(
+        "sum",
+        "max",
+        "by",
+        "le",
+        "rate",
+        "increase",
+        "vector",
+        "time",
+        "offset",
+        "and",
+        "on",
+        "or",
+        "histogram_quantile",
+    ),
+    *("db", "kind", "queue", "outcome", "status", "reason_code", "state", "queues", "stage", "model_id"),
 }
 
 

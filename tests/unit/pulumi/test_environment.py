@@ -255,7 +255,7 @@ def test_a_changed_secret_replaces_the_containers_that_read_it(declared: Declare
 
 def test_containers_share_a_network_only_to_talk(declared: Declared) -> None:
     networks = declared.resources["docker:index/network:Network"]
-    assert networks.keys() == {*CONVERSATIONS, INGRESS} - {"metrics", "charts"}
+    assert networks.keys() == {*CONVERSATIONS, INGRESS} - {"metrics", "gauges", "charts"}
     assert all(network.get("internal") for name, network in networks.items() if name != INGRESS)
     assert networks[INGRESS]["options"] == {"com.docker.network.bridge.enable_icc": "false"}
     on = {
@@ -465,7 +465,7 @@ def test_monitoring_tells_of_redis_and_of_cards_by_their_own_exporters(monkeypat
         name: {network["name"].rpartition("-")[2] for network in props["networksAdvanced"]}
         for name, props in declared.containers().items()
     }
-    assert (on["redis-exporter"], on["gpu-exporter"]) == ({"jobs", "metrics"}, {"metrics"})
+    assert (on["redis-exporter"], on["gpu-exporter"]) == ({"jobs", "gauges"}, {"metrics"})
 
 
 def test_exporters_are_there_for_what_the_stack_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,7 +475,7 @@ def test_exporters_are_there_for_what_the_stack_has(monkeypatch: pytest.MonkeyPa
 
 def test_without_it_there_is_nothing_of_monitoring(declared: Declared) -> None:
     assert not {"prometheus", "grafana", "redis-exporter", "gpu-exporter"} & declared.containers().keys()
-    assert not {"metrics", "charts"} & declared.resources["docker:index/network:Network"].keys()
+    assert not {"metrics", "gauges", "charts"} & declared.resources["docker:index/network:Network"].keys()
     assert "grafana_password" not in declared.outputs
 
 

@@ -173,7 +173,7 @@ def test_networks_have_the_mtu_of_the_hosts(monkeypatch: pytest.MonkeyPatch) -> 
 def test_networks_are_overlays_and_known_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = declare(monkeypatch, **SWARM, encryptedNetworks=True)
     networks = declared.resources["docker:index/network:Network"]
-    assert set(networks) == {*CONVERSATIONS, INGRESS} - {"metrics", "charts"}
+    assert set(networks) == {*CONVERSATIONS, INGRESS} - {"metrics", "gauges", "charts"}
     for name, props in networks.items():
         assert (props["driver"], props["options"]) == ("overlay", {"encrypted": "true"})
         assert bool(props.get("internal")) == (name != INGRESS)

@@ -10,9 +10,9 @@ from flask import Flask, Response, request
 from qdrant_client import QdrantClient
 from werkzeug.serving import make_server
 
-from app.gpu.index import FaceIndex, IndexAwayError
+from app.gpu.index import FaceIndex, IndexAwayError, server
 from app.gpu.index.server import ServerStore, connect
-from app.gpu.index.store import VectorSpace
+from app.gpu.index.store import VectorSpace, Where
 from app.gpu.settings import FaceSettings
 from tests.fixtures import free_port
 from tests.qdrant_server import create_app
@@ -128,6 +128,24 @@ def test_collections_are_created_with_their_copies_and_written_through_one_of_th
     written = [path for method, path, _ in node.asked if method == "PUT" and "/points" in path]
     assert written
     assert all("ordering=medium" in path for path in written)
+    read = [path for method, path, _ in node.asked if method == "POST" and path.split("?")[0].endswith("/points")]
+    assert read
+    assert all("consistency=majority" in path for path in read)
+    index.close()
+
+
+def test_many_points_are_counted_in_requests_that_a_server_takes(
+    nodes: tuple[list[Node], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [node, _], [url, _] = nodes
+    index = FaceIndex(store := opened([url]), INFO)
+    index.prepare()
+    put(index, "a.jpg", "e1", 25)
+    points, _ = store.page(index.collection, Where(having={"bucket": "images"}), limit=100)
+    monkeypatch.setattr(server, "LOOKUP_BATCH", 10)
+    node.asked.clear()
+    assert store.count(index.collection, Where(ids=tuple(points))) == 25
+    assert len(node.asked) == 3
     index.close()
 
 
@@ -135,7 +153,7 @@ def test_a_server_of_its_own_is_asked_for_none_of_that(nodes: tuple[list[Node], 
     [node, _], [url, _] = nodes
     index = FaceIndex(opened([url]), INFO)
     index.prepare()
-    assert not any("ordering" in path for _, path, _ in node.asked)
+    assert not any("ordering" in path or "consistency" in path for _, path, _ in node.asked)
     assert not any(body.get("replication_factor") for _, _, body in node.asked)
     index.close()
 
