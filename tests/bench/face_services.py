@@ -152,7 +152,7 @@ def several(sizes: Sizes) -> Iterator[Figure]:
         what = (
             f"images/s of {number} face services, each with a simulated card a tenth as fast and an index of its own"
         )
-        yield compared(0, f"services-{number}", what, "one of them", Target(), "images/s", (rates, one))
+        yield compared(7, f"services-{number}", what, "one of them", Target(), "images/s", (rates, one))
 
 
 def _card(name: str, loader: str, slower: int, sizes: Sizes) -> Figure:
