@@ -10,7 +10,7 @@ from infra.monitoring.prometheus import INTERVAL
 from lookingglass import redis
 from lookingglass.deployment import Deployment
 from lookingglass.foundation import Foundation
-from lookingglass.service import SECRETS_DIR, Health, Service, http_health
+from lookingglass.service import SECRETS_DIR, Service, busybox_health, http_health
 
 #: Users of the published images; NVIDIA's begins as root unless told otherwise, which only profiling needs.
 REDIS_USER = "59000:59000"
@@ -40,7 +40,7 @@ class RedisExporter(Deployment):
             secrets={
                 "redis_passwords.json": base.credentials.redis.apply(lambda word: json.dumps({REDIS_URL: word})),
             },
-            health=answers(REDIS_PORT, "/health"),
+            health=busybox_health(REDIS_PORT, "/health"),
         )
         super().__init__(service, base, *after)
 
@@ -69,8 +69,3 @@ class GPUExporter(Deployment):
             health=http_health(GPU_PORT, "/health"),
         )
         super().__init__(service, base, *after)
-
-
-def answers(port: int, path: str) -> Health:
-    """A health check for images that have busybox, and no bash."""
-    return Health(command=("CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{port}{path}"))

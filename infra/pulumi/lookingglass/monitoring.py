@@ -8,9 +8,9 @@ from infra.monitoring.prometheus import ALERTS, Target, configuration, minio_tok
 from infra.monitoring.provisioning import provisioning
 from lookingglass.deployment import Deployment
 from lookingglass.endpoints import ROOT_USER
-from lookingglass.exporters import GPU_PORT, REDIS_PORT, answers
+from lookingglass.exporters import GPU_PORT, REDIS_PORT
 from lookingglass.foundation import Foundation
-from lookingglass.service import SECRETS_DIR, Port, Service
+from lookingglass.service import SECRETS_DIR, Port, Service, busybox_health
 from lookingglass.settings import Settings
 
 #: The users of the published images.
@@ -47,7 +47,7 @@ class Prometheus(Deployment):
             },
             data={"/prometheus": "prometheus"},
             ports=[_port(PROMETHEUS_PORT, base.settings.prometheus_port, base.settings)],
-            health=answers(PROMETHEUS_PORT, "/-/ready"),
+            health=busybox_health(PROMETHEUS_PORT, "/-/ready"),
         )
         super().__init__(service, base, *after)
 
@@ -79,7 +79,7 @@ class Grafana(Deployment):
             },
             data={"/var/lib/grafana": "grafana"},
             ports=[_port(GRAFANA_PORT, base.settings.grafana_port, base.settings)],
-            health=answers(GRAFANA_PORT, "/api/health"),
+            health=busybox_health(GRAFANA_PORT, "/api/health"),
         )
         super().__init__(service, base, *after)
 

@@ -81,10 +81,15 @@ def numbered(name: str, number: int | str | None) -> str:
 
 
 def http_health(port: int, path: str, **more: int) -> Health:
-    """A health check that wants 200 from a path; bash speaks enough HTTP for it, and every image here has bash."""
+    """A health check that wants 200 from a path; bash speaks enough HTTP for it, and nearly every image has it."""
     request = f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n"
     # Nothing but bash: Silo's image, for one, has no grep.
     script = (
         f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{request}' >&3 && read -r _ status _ <&3 && [ $status = 200 ]"
     )
     return Health(command=("CMD", "bash", "-c", script), **more)
+
+
+def busybox_health(port: int, path: str) -> Health:
+    """The same for images that have busybox, and no bash."""
+    return Health(command=("CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{port}{path}"))
