@@ -8,6 +8,7 @@ what MinIO does not send.
 import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
 
 from flask import Response, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -77,7 +78,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
     app = Service("webhook", token_of=lambda path: tokens[path == MINIO_PATH], max_body_bytes=settings.max_body_bytes)
     intake, jobs = Intake(connection, settings), Jobs(connection, settings)
 
-    @app.post(MINIO_PATH)
+    @app.post_shortly(MINIO_PATH)
     @described(
         "Take an S3 event document.",
         answers=(200, 400, 413, 503),
@@ -85,9 +86,9 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
         query={"hint": TEXT},
         answer=answers.Taken,
     )
-    def minio() -> Answer:
+    def minio(body: bytes, query: str) -> dict[str, Any]:
         wanted, ignored, unusable = [], [], []
-        for record in records(request.get_data(cache=False)):
+        for record in records(body):
             try:
                 event = parse(record)
             except ValueError as error:
@@ -98,20 +99,20 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
                 continue
             log.info("Processing event %s for %s/%s", event.name, event.bucket, event.key)
             wanted.append(intake.from_event(event))
-        enqueued = intake.take(wanted, hint="hint" in request.args)
+        enqueued = intake.take(wanted, hint="hint" in parse_qs(query, keep_blank_values=True))
         for record, reason in unusable:
             log.warning("Dead-lettered a record: %s", reason)
             jobs.bury(record, reason)
         metrics.JOBS.inc(len(enqueued))
         metrics.IGNORED.inc(len(ignored))
         metrics.DEAD_LETTERS.inc(len(unusable))
-        return jsonify(
-            status="success",
-            processed_jobs=len(enqueued),
-            jobs=enqueued,
-            ignored=ignored,
-            dead_lettered=[{"reason": reason} for _, reason in unusable],
-        )
+        return {
+            "status": "success",
+            "processed_jobs": len(enqueued),
+            "jobs": enqueued,
+            "ignored": ignored,
+            "dead_lettered": [{"reason": reason} for _, reason in unusable],
+        }
 
     @app.get("/health")
     @described("Whether it can take events.", answers=(200, 503), open=True, answer=answers.Health)

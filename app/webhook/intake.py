@@ -12,7 +12,8 @@ from typing import Any
 
 from redis import Redis
 from rq import Queue
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
+from rq.utils import utcformat
 
 from app.common.errors import TransientError
 from app.common.jobs import ROUTE, ObjectJob, options, queue
@@ -26,6 +27,9 @@ HINTS_SINCE = "lookingglass:events:hints_since"
 
 #: Redis key with the time of the last request that MinIO sent.
 LAST_EVENT = "lookingglass:events:last"
+
+#: The fields of a job that differ from those of others on its queue.
+_OWN = ("created_at", "enqueued_at", "data", "description", "timeout")
 
 #: Most jobs waiting where nobody asks.
 NO_LIMIT = 2**53
@@ -79,6 +83,7 @@ class Intake:
         self._settings = settings
         self._enqueue = connection.register_script(_ENQUEUE)
         self._queues = {name: queue(name, connection) for name in settings.all_queues()}
+        self._alike = {name: self._fields_of_all(target) for name, target in self._queues.items()}
         self._keys = [HINTS_SINCE, Queue.redis_queues_keys]
         for used in self._queues.values():
             self._keys += [used.key, used.scheduled_job_registry.key]
@@ -153,13 +158,27 @@ class Intake:
             _answer(job, state.decode() or JobStatus.QUEUED.value) for job, state in zip(wanted, states, strict=True)
         ]
 
+    def _fields_of_all(self, target: Queue) -> list[Any]:
+        """The fields that every job of ours on a queue has alike, as RQ writes them, with their values."""
+        sample = ObjectJob(target.name, "sample", "", "", "", 1)
+        fields = target.create_job(ROUTE, **options(sample, self._settings)).to_dict()
+        return [part for name, value in fields.items() if value != "" and name not in _OWN for part in (name, value)]
+
     def _arguments(self, job: ObjectJob) -> list[Any]:
-        """What the script takes for a job: as RQ itself would store and push it."""
-        target = self._queues[job.queue]
-        created = target.create_job(ROUTE, **options(job, self._settings))
-        created.enqueued_at = created.created_at
-        fields = [part for field in created.to_dict().items() for part in field if field[1] != ""]
-        return [created.key, job.job_id, target.key, "LPUSH" if job.at_front else "RPUSH", len(fields), *fields]
+        """What the script takes for a job: what RQ would store and push, which takes it ten times as long to make."""
+        target, alike = self._queues[job.queue], self._alike[job.queue]
+        wanted, now = options(job, self._settings), utcformat(datetime.now(UTC))
+        own = {
+            "created_at": now,
+            "enqueued_at": now,
+            # As it is, which RQ reads too: to compress so few bytes takes longer than all the rest.
+            "data": target.serializer.dumps((ROUTE, None, (), wanted["kwargs"])),
+            "description": wanted["description"],
+            "timeout": wanted["timeout"],
+        }
+        fields = [*alike, *(part for field in own.items() for part in field)]
+        push = "LPUSH" if job.at_front else "RPUSH"
+        return [Job.key_for(job.job_id), job.job_id, target.key, push, len(fields), *fields]
 
 
 def _answer(job: ObjectJob, status: str) -> JSON:
