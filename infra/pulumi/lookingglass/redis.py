@@ -22,6 +22,10 @@ HEALTHY = (
     "redis-cli ping | grep -q PONG && redis-cli info persistence | grep -q aof_last_write_status:ok"
 )
 
+#: Waits until no other Redis has the volume. A Swarm whose network was split may start one beside the one that it had
+#: lost sight of, and what that one acknowledged from then on would be in the log and in no memory.
+ALONE = ("sh", "-c", 'exec 9>>/data/lock && flock 9 && exec "$@"', "sh")
+
 
 class Redis(Deployment):
     """An append-only Redis."""
@@ -34,6 +38,7 @@ class Redis(Deployment):
             user=USER,
             networks=base.networks.of("redis"),
             command=(
+                *ALONE,
                 "redis-server",
                 f"{SECRETS_DIR}/redis.conf",
                 *("--dir", "/data", *contract.REDIS_OPTIONS),

@@ -11,6 +11,9 @@ from lookingglass.settings import ServiceName
 #: Where a service finds its secrets, one file each.
 SECRETS_DIR = "/run/secrets"
 
+#: There once a container was ready.
+WAS_READY = "/tmp/ready"  # noqa: S108 - the container's own, in memory
+
 #: Seconds a container may take to stop, where nothing else is said.
 STOP_GRACE = 30
 
@@ -80,13 +83,20 @@ def numbered(name: str, number: int | str | None) -> str:
     return name if number is None else f"{name}-{number}"
 
 
-def http_health(port: int, path: str, **more: int) -> Health:
-    """A health check that wants 200 from a path; bash speaks enough HTTP for it, and nearly every image has it."""
+def http_health(port: int, path: str, then: str | None = None, **more: int) -> Health:
+    """A health check that wants 200 from a path; bash speaks enough HTTP for it, and nearly every image has it.
+
+    Once that was given, `then` is asked for instead: a Swarm replaces what is not healthy, and a service that lacks
+    another one is not mended by that.
+    """
     request = f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n"
     # Nothing but bash: Silo's image, for one, has no grep.
     script = (
         f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{request}' >&3 && read -r _ status _ <&3 && [ $status = 200 ]"
     )
+    if then:
+        afterwards = script.replace(f"GET {path} ", f"GET {then} ")
+        script = f"if [ -e {WAS_READY} ]; then {afterwards}; else {script} && : >{WAS_READY}; fi"
     return Health(command=("CMD", "bash", "-c", script), **more)
 
 

@@ -39,6 +39,6 @@ class Webhook(Deployment):
             host_directories=base.endpoints.directories,
             replicas=settings.webhooks,
             ports=[Port(internal=PORT, external=settings.webhook_port, address=settings.public_address)],
-            health=http_health(PORT, "/health"),
+            health=http_health(PORT, "/health", "/health/live"),
         )
         super().__init__(service, base, *after)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lookingglass.networks import CONVERSATIONS, INGRESS
+from lookingglass.redis import ALONE
 
 from tests.infra.docker_schema import refused, written_back
 from tests.unit.pulumi.test_environment import STANDING, Declared, Props, as_sent, declare, secret
@@ -32,6 +33,15 @@ def services(declared: Declared) -> dict[str, Props]:
 def container(props: Props) -> Props:
     found: Props = props["taskSpec"]["containerSpec"]
     return found
+
+
+def test_a_webhook_is_not_replaced_for_want_of_redis_and_redis_waits_to_be_alone(declared: Declared) -> None:
+    every = services(declared)
+    check = container(every["webhook"])["healthcheck"]["tests"][-1]
+    assert "GET /health " in check
+    assert "GET /health/live " in check
+    if redis := every.get("redis"):
+        assert container(redis)["args"][: len(ALONE)] == list(ALONE)
 
 
 def test_no_service_runs_without_its_limits(declared: Declared) -> None:
