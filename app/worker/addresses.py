@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from app.common.sockets import WATCHED
+
 #: Seconds for which a name's addresses are believed: a service that was added is found so soon.
 BELIEVED_S = 10
 #: Seconds for which an address that did not answer is asked last.
@@ -94,5 +96,8 @@ def _pool(address: Address) -> urllib3.HTTPConnectionPool:
             retries=False,
             assert_hostname=address.name,
             server_hostname=address.name,
+            socket_options=WATCHED,
         )
-    return urllib3.HTTPConnectionPool(address.host, address.port, maxsize=CONNECTIONS, retries=False)
+    return urllib3.HTTPConnectionPool(
+        address.host, address.port, maxsize=CONNECTIONS, retries=False, socket_options=WATCHED
+    )

@@ -14,6 +14,7 @@ from minio.error import MinioException, S3Error
 
 from app.common.errors import LookingGlassError, TransientError
 from app.common.media import HEAD_BYTES
+from app.common.sockets import WATCHED
 from app.worker.listing import Client, Listed
 from app.worker.settings import WorkerSettings
 
@@ -121,7 +122,8 @@ class Store:
     def __init__(self, settings: WorkerSettings) -> None:
         scheme, _, host = settings.minio_endpoint.rpartition("://")
         self._endpoint = settings.minio_endpoint
-        self._http = _Clocked(timeout=TIMEOUT, maxsize=CONNECTIONS, retries=urllib3.Retry(2, backoff_factor=0.2))
+        retries = urllib3.Retry(2, backoff_factor=0.2)
+        self._http = _Clocked(timeout=TIMEOUT, maxsize=CONNECTIONS, retries=retries, socket_options=WATCHED)
         self._client = Client(
             host.rstrip("/"),
             access_key=settings.minio_user,
