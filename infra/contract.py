@@ -75,6 +75,9 @@ REDIS_OPTIONS = (
 DATA_LABEL = "lookingglass.data"
 #: Services whose data is pinned to a node.
 DATA_SERVICES = ("redis", "minio", "qdrant", "gpu-worker", "registry", "prometheus", "grafana")
+#: Directory with the certificates of a registry of the stack's own, on its node, and the user who may read the key.
+REGISTRY_DIRECTORY = "/etc/lookingglass/registry/served"
+REGISTRY_USER = "10001:10001"
 #: What the label of a service says whose data is in one volume.
 FIRST_DATA = "1"
 #: Generic resource of a Swarm node for each of its cards, whose value is the card's UUID.

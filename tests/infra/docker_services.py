@@ -121,6 +121,7 @@ def _container(props: Props) -> ContainerSpec:
     health = props.get("healthcheck")
     return ContainerSpec(
         image=props["image"],
+        command=props.get("commands"),
         args=props.get("args"),
         user=props["user"],
         hostname=props.get("hostname"),

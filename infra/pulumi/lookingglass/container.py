@@ -8,7 +8,7 @@ import pulumi_docker as docker
 from pulumi import Input, Output, ResourceOptions
 
 from lookingglass.engine import LABEL
-from lookingglass.foundation import Foundation
+from lookingglass.foundation import Ground
 from lookingglass.go import duration
 from lookingglass.networks import INGRESS
 from lookingglass.service import SECRETS_DIR, Health, Service
@@ -36,7 +36,7 @@ class Container:
     is never started uploads the secrets into the volume.
     """
 
-    def __init__(self, service: Service, base: Foundation, own: ResourceOptions) -> None:
+    def __init__(self, service: Service, base: Ground, own: ResourceOptions) -> None:
         self._service, self._base, self._own = service, base, own
         self._labels: dict[str, Input[str]] = {LABEL: base.stack}
         self._first: list[pulumi.Resource] = []
@@ -121,9 +121,9 @@ class Container:
                 ResourceOptions(retain_on_delete=base.settings.retain_data, depends_on=[base.leftovers]),
             ),
         )
-        if self._service.adopts_data:
+        if self._service.volumes_of is not None:
             path = docker.ContainerVolumeArgs(volume_name=volume.name, container_path=OWNED_DIR)
-            self._never_started(f"{name}-owner", base.images.app, [path])
+            self._never_started(f"{name}-owner", self._service.volumes_of, [path])
         return volume.name
 
     def _host_directories(self) -> list[docker.ContainerVolumeArgs]:

@@ -15,13 +15,14 @@ from lookingglass.credentials import Credentials
 from lookingglass.endpoints import ROOT_USER, endpoints, redis_url
 from lookingglass.engine import LOOPBACK
 from lookingglass.face import FaceService
-from lookingglass.foundation import Foundation
+from lookingglass.foundation import Foundation, Ground
 from lookingglass.images import Images
 from lookingglass.leftovers import Leftovers, Tidying
 from lookingglass.minio import CRAWLER_USER, MinIO, Notifications, Storage
 from lookingglass.networks import Networks
 from lookingglass.qdrant import Qdrant
 from lookingglass.redis import Redis
+from lookingglass.registry import Registry
 from lookingglass.settings import Settings
 from lookingglass.webhook import Webhook
 from lookingglass.worker import Worker
@@ -84,15 +85,14 @@ def _monitor(base: Foundation, *after: pulumi.Resource) -> None:
 def _foundation(chosen: Settings, stack: str, hosts: Mapping[str, str]) -> Foundation:
     engine = ResourceOptions(providers=[docker.Provider("engine", host=chosen.docker_host)])
     leftovers, credentials = Leftovers(chosen, stack), Credentials(chosen, ResourceOptions())
+    networks = Networks(chosen, stack, engine)
+    ground = Ground(settings=chosen, stack=stack, networks=networks, leftovers=leftovers, engine=engine)
+    registry = [Registry(ground)] if chosen.run_registry else []
     return Foundation(
-        settings=chosen,
-        stack=stack,
+        **vars(ground),
         credentials=credentials,
         endpoints=endpoints(chosen, credentials, hosts),
-        images=Images(chosen, stack, leftovers, engine),
-        networks=Networks(chosen, stack, engine),
-        leftovers=leftovers,
-        engine=engine,
+        images=Images(chosen, stack, engine, leftovers, *registry),
     )
 
 

@@ -10,7 +10,6 @@ from pulumi import Input, Output, ResourceOptions
 
 from infra import contract
 from lookingglass import ROOT
-from lookingglass.leftovers import Leftovers
 from lookingglass.settings import ServiceName, Settings, SettingsError
 
 #: Where the builds find a site's certificates.
@@ -31,10 +30,10 @@ class Images(pulumi.ComponentResource):
     redis_exporter: Output[str] | None
     gpu_exporter: Output[str] | None
 
-    def __init__(self, settings: Settings, stack: str, leftovers: Leftovers, opts: ResourceOptions) -> None:
+    def __init__(self, settings: Settings, stack: str, opts: ResourceOptions, *before: pulumi.Resource) -> None:
         super().__init__("lookingglass:infra:Images", "images", None, opts)
         self._settings, self._stack, self._own = settings, stack, ResourceOptions(parent=self)
-        self._build_opts = ResourceOptions(parent=self, depends_on=[leftovers])
+        self._build_opts = ResourceOptions(parent=self, depends_on=list(before))
         self._site_ca = stage_ca_bundle(settings.ca_bundle)
         self.app = self._app("app", settings.app_image, "requirements/app.lock")
         builds_face = settings.builds["faceImage"]

@@ -58,7 +58,7 @@ class MinIO(Deployment):
                 )
             },
             data={"/data": numbered("minio", number), str(EVENTS_DIR): numbered("minio-events", number)},
-            adopts_data=True,
+            volumes_of=base.images.app,
             ports=[
                 Port(internal=PORT, external=settings.minio_port, address=settings.public_address),
                 Port(internal=CONSOLE_PORT, external=settings.minio_console_port, address=settings.public_address),

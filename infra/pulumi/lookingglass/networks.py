@@ -84,7 +84,7 @@ class Networks(pulumi.ComponentResource):
 def _leads_out(settings: Settings) -> set[str]:
     """Who is on the network that leads out: what is published there, and what talks to services outside."""
     if settings.orchestrator == "swarm":
-        found = {"webhook", "minio"} & settings.runs
+        found = {"webhook", "minio", "registry"} & settings.runs
         if ip_address(settings.console_address).is_unspecified:
             found.add("console")
         if ip_address(settings.monitoring_address).is_unspecified:

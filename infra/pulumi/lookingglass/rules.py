@@ -74,7 +74,9 @@ def _spread(settings: Settings) -> Iterator[str]:
 
 
 def _docker(settings: Settings) -> Iterator[str]:
-    if settings.registry:
+    if settings.run_registry:
+        yield "runRegistry: is for the nodes of a Swarm; one engine keeps what it builds"
+    elif settings.registry:
         yield "registry: is for the nodes of a Swarm; one engine keeps what it builds"
     if settings.webhooks > 1:
         yield "webhooks: more than one need a Swarm"
@@ -93,6 +95,10 @@ def _swarm(settings: Settings) -> Iterator[str]:
     ):
         if not ip_address(given).is_unspecified and not ip_address(given).is_loopback:
             yield f"{key}: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
+    if settings.run_registry and settings.registry_port is None:
+        yield "runRegistry: registry has to be the address and port of its node, as 192.0.2.11:5000"
+    elif settings.run_registry and settings.registry_port in settings.ports.values():
+        yield f"registry: port {settings.registry_port} is another service's"
     if any(not gpu.startswith("GPU-") for gpu in settings.gpus):
         yield "gpus: in a Swarm name each by its UUID, as `nvidia-smi -L` lists it; each node has an index 0"
 

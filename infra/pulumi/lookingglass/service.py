@@ -61,8 +61,8 @@ class Service:
     secrets: Mapping[str, Input[str]] = field(default_factory=dict)
     #: Names of the data it keeps, by where their volumes are mounted.
     data: Mapping[str, str] = field(default_factory=dict)
-    #: Whether new volumes have to be given to its user, which is the application's; its image's directories are not.
-    adopts_data: bool = False
+    #: The application's image, from which new volumes get its user as owner; None where its own gives them theirs.
+    volumes_of: Input[str] | None = None
     #: Directories of the Docker host that it may read, by where they are mounted.
     host_directories: Mapping[str, str] = field(default_factory=dict)
     ports: Sequence[Port] = ()

@@ -37,6 +37,7 @@ ServiceName = Literal[
     "grafana",
     "redis-exporter",
     "gpu-exporter",
+    "registry",
 ]
 
 #: The queue of everything without a queue of its own.
@@ -58,6 +59,7 @@ MEMORY: dict[ServiceName, int] = {
     "grafana": 512,
     "redis-exporter": 128,
     "gpu-exporter": 512,
+    "registry": 512,
 }
 
 #: In place of an image's name: make one.
@@ -104,6 +106,8 @@ class Settings(BaseModel):
     orchestrator: Literal["docker", "swarm"] = "docker"
     #: Where the nodes of a Swarm get our images from, as `registry.example:5000/faces`; `docker login` to it here.
     registry: str | None = Field(None, pattern=r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?$")
+    #: Whether the stack runs that registry itself, on the node with its label; `make cluster` made its certificates.
+    run_registry: bool = False
     #: Whether the networks of a Swarm are encrypted between its nodes.
     encrypted_networks: bool = False
     #: MTU of the network between the nodes of a Swarm; Docker takes off itself what its tunnel and encryption need.
@@ -191,6 +195,7 @@ class Settings(BaseModel):
     grafana_image: PinnedImage = "grafana/grafana:12.1.1"
     redis_exporter_image: PinnedImage = "oliver006/redis_exporter:v1.74.0-alpine"
     gpu_exporter_image: PinnedImage = "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.2-4.8.1-ubuntu22.04"
+    registry_image: PinnedImage = "registry:3.0.0"
     #: Images to use instead of building them.
     app_image: PinnedImage | None = None
     face_image: PinnedImage | None = None
@@ -280,13 +285,14 @@ class Settings(BaseModel):
             "grafana": not self.monitoring,
             "redis-exporter": self.redis_url or not self.monitoring,
             "gpu-exporter": not (self.monitoring and self.gpus and self.orchestrator == "docker"),
+            "registry": not self.run_registry,
         }
         return frozenset(role for role in MEMORY if not given.get(role))
 
     @property
     def pinned(self) -> list[ServiceName]:
         """The services that keep data, which in a Swarm stay on the node that has it."""
-        keeping: list[ServiceName] = ["redis", "minio", "qdrant", "prometheus", "grafana"]
+        keeping: list[ServiceName] = ["redis", "minio", "qdrant", "prometheus", "grafana", "registry"]
         return [role for role in keeping if role in self.runs] + (["gpu-worker"] if self.index == "embedded" else [])
 
     def nodes_of(self, role: str) -> int:
@@ -297,6 +303,11 @@ class Settings(BaseModel):
         """The numbers of a service's nodes, where its data is spread over several; None for the one otherwise."""
         nodes = self.nodes_of(role)
         return [None] if nodes == 1 else range(1, nodes + 1)
+
+    @property
+    def registry_port(self) -> int | None:
+        """Where the registry listens; None where it is not said, or there is none."""
+        return urlsplit(f"//{self.registry}").port if self.registry else None
 
     @property
     def index_copies(self) -> int | None:
@@ -335,6 +346,7 @@ class Settings(BaseModel):
             "grafanaImage": self.grafana_image if self.monitoring else None,
             "redisExporterImage": self.redis_exporter_image if "redis-exporter" in self.runs else None,
             "gpuExporterImage": self.gpu_exporter_image if "gpu-exporter" in self.runs else None,
+            "registryImage": self.registry_image if self.run_registry else None,
             "appImage": self.app_image,
             "faceImage": self.face_image,
             "baseImage": self.base_image if any(self.builds.values()) else None,

@@ -10,7 +10,7 @@ from pulumi import Input, Output, ResourceOptions
 from infra.contract import CARD_RESOURCE, FIRST_DATA, data_label
 from lookingglass.container import LOG_DRIVER, LOG_OPTIONS, OWNED_DIR, WAIT_SECONDS
 from lookingglass.engine import LABEL
-from lookingglass.foundation import Foundation
+from lookingglass.foundation import Ground
 from lookingglass.go import short_duration
 from lookingglass.service import Health, Service
 
@@ -28,11 +28,12 @@ class SwarmService:
     """The same rules as for containers, as far as Swarm has them: no limits of files and processes, and no
     `no-new-privileges`, which the engines' own configuration may set."""
 
-    def __init__(self, service: Service, base: Foundation, own: ResourceOptions) -> None:
+    def __init__(self, service: Service, base: Ground, own: ResourceOptions) -> None:
         self._service, self._base, self._own = service, base, own
         # Swarm publishes on every address of a node, so what is for loopback only is not published.
         self._ports = [port for port in service.ports if ip_address(port.address).is_unspecified]
-        owners = [self._owner(name) for name in sorted(service.data.values())] if service.adopts_data else []
+        image = service.volumes_of
+        owners = [] if image is None else [self._owner(name, image) for name in sorted(service.data.values())]
         self.id = self._declare(owners).id
 
     def _declare(self, first: list[docker.Service]) -> docker.Service:
@@ -175,7 +176,7 @@ class SwarmService:
         """Whether a new task finds its place only when the old one has left it: a port, a volume or a card."""
         return "stop-first" if self._ports or self._service.data or self._service.gpu else "start-first"
 
-    def _owner(self, name: str) -> docker.Service:
+    def _owner(self, name: str, image: Input[str]) -> docker.Service:
         """A task that ends at once: a new volume takes over the owner of the directory it is first mounted on."""
         base = self._base
         return docker.Service(
@@ -186,7 +187,7 @@ class SwarmService:
             endpoint_spec=docker.ServiceEndpointSpecArgs(mode="dnsrr"),
             task_spec=docker.ServiceTaskSpecArgs(
                 container_spec=docker.ServiceTaskSpecContainerSpecArgs(
-                    image=base.images.app,
+                    image=image,
                     args=["true"],
                     user=self._service.user,
                     read_only=True,

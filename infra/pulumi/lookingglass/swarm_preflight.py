@@ -18,6 +18,9 @@ from lookingglass.settings import Settings
 #: How a stack goes from one orchestrator to another.
 MOVE = "`pulumi destroy` takes them away and leaves the data, which the next `pulumi up` finds on its node"
 
+#: Tasks that are meant to run.
+RUNNING = {"desired-state": "running"}
+
 #: What a registry says of an image that it does not have; with it, it has answered.
 ANSWERED = (401, 403, 404)
 
@@ -48,7 +51,7 @@ def look(client: docker.DockerClient, settings: Settings, stack: str) -> Found:
         *swarm_moves.problems(settings, client, stack),
         *_cards(settings, nodes),
         *_webhooks(settings, nodes),
-        *_registry(settings, client, nodes),
+        *_registry(settings, client, nodes, stack),
         *_containers(client, stack),
         *_data(settings, client, stack, nodes, str(swarm["NodeID"])),
     ]
@@ -71,11 +74,7 @@ def _pin(role: str, count: int, nodes: list[Node], hosts: dict[str, str]) -> Ite
     for value in map(str, range(int(FIRST_DATA), count + 1)):
         label, having = f"{data_label(role)}={value}", _labelled(role, value, nodes)
         if not having:
-            names = ", ".join(sorted(_name(node) for node in nodes))
-            yield (
-                f"{role} keeps data, and no node that is ready has the label {label}: `docker node update "
-                f"--label-add {label} NODE`, with NODE one of {names}"
-            )
+            yield f"{role} keeps data, and no node that is ready has the label {label}: {_giving(role, label, nodes)}"
         elif len(having) > 1:
             names = ", ".join(sorted(_name(node) for node in having))
             yield f"{role} keeps its data on one node, and {names} have the label {label}: take it from all but one"
@@ -85,6 +84,13 @@ def _pin(role: str, count: int, nodes: list[Node], hosts: dict[str, str]) -> Ite
             pulumi.warn(f"{_name(having[0])}, which has the label {label}, is away: a change of {role} waits for it.")
     if nodes and count > 1 and role not in hosts:
         yield f"{role}Nodes: none of its nodes is ready"
+
+
+def _giving(role: str, label: str, nodes: list[Node]) -> str:
+    if role == "registry":  # whose certificates come with the label
+        return "`make cluster` gives it to the host with swarm_keeps: {registry: 1} (docs/hosts.md)"
+    names = ", ".join(sorted(_name(node) for node in nodes))
+    return f"`docker node update --label-add {label} NODE`, with NODE one of {names}"
 
 
 def _cards(settings: Settings, nodes: list[Node]) -> Iterator[str]:
@@ -110,10 +116,10 @@ def _webhooks(settings: Settings, nodes: list[Node]) -> Iterator[str]:
         yield f"webhooks: {settings.webhooks} need as many nodes, each its own; {len(nodes)} are ready"
 
 
-def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node]) -> Iterator[str]:
+def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node], stack: str) -> Iterator[str]:
     built = [key for key, builds in settings.builds.items() if builds]
-    if not built:
-        return
+    if not built or (settings.run_registry and not _runs_registry(client, stack)):
+        return  # there is nothing to ask for, or nobody to ask yet
     if settings.registry is None:
         if len(nodes) > 1:
             yield (
@@ -128,6 +134,14 @@ def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node]
             yield f"registry: {settings.registry} does not answer the engine: {error.explanation}"
     except requests.RequestException as error:
         yield f"registry: {settings.registry} does not answer the engine: {error}"
+
+
+def _runs_registry(client: docker.DockerClient, stack: str) -> bool:
+    """Whether the stack's own registry is up; where it is not yet, or cannot start, the change may mend it."""
+    for service in client.services.list(filters={"name": f"lookingglass-{stack}-registry"}):
+        tasks = service.tasks(RUNNING)  # type: ignore[no-untyped-call]
+        return any(task["Status"]["State"] == "running" for task in tasks)
+    return False
 
 
 def _containers(client: docker.DockerClient, stack: str) -> Iterator[str]:

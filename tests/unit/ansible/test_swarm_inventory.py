@@ -101,4 +101,8 @@ def test_pulumi_and_ansible_mean_the_same_labels() -> None:
     variables = yaml.safe_load((PLAYBOOKS / "roles" / "swarm" / "vars" / "main.yml").read_text())
     assert tuple(variables["swarm_data_services"]) == contract.DATA_SERVICES
     assert variables["swarm_label_prefix"] + "data" == contract.DATA_LABEL
+    served = variables["swarm_registry_served"].replace(
+        "{{ swarm_registry_directory }}", variables["swarm_registry_directory"]
+    )
+    assert (served, variables["swarm_registry_user"]) == (contract.REGISTRY_DIRECTORY, contract.REGISTRY_USER)
     assert contract.data_label("redis") == variables["swarm_label_prefix"] + "redis"

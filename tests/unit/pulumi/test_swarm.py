@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from lookingglass.networks import CONVERSATIONS, INGRESS
 from lookingglass.redis import ALONE
+from pulumi.runtime.mocks import MockMonitor
 
+from infra import contract
 from tests.infra.docker_schema import refused, written_back
 from tests.unit.pulumi.test_environment import STANDING, Declared, Props, as_sent, declare, secret
 
@@ -17,10 +19,12 @@ CARDS: Props = {**SWARM, "engine": "insightface", "gpus": ["GPU-1a", "GPU-2b"], 
 
 SPREAD: Props = {**SWARM, "qdrantNodes": 3, "minioNodes": 4}
 
+OWN: Props = {**SWARM, "registry": "10.0.0.9:5050", "runRegistry": True}
 
-@pytest.fixture(params=["plain", "cards", "standing", "spread"])
+
+@pytest.fixture(params=["plain", "cards", "standing", "spread", "own"])
 def declared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Declared:
-    more = {"plain": SWARM, "cards": CARDS, "standing": {**STANDING, **SWARM}, "spread": SPREAD}
+    more = {"plain": SWARM, "cards": CARDS, "standing": {**STANDING, **SWARM}, "spread": SPREAD, "own": OWN}
     return declare(monkeypatch, **more[request.param])
 
 
@@ -114,10 +118,10 @@ def test_the_console_is_published_where_that_is_asked_for(monkeypatch: pytest.Mo
     assert port["publishedPort"] == 5003
 
 
-def test_only_minio_and_the_webhook_are_published(declared: Declared) -> None:
+def test_only_minio_the_webhook_and_the_registry_are_published(declared: Declared) -> None:
     for name, props in services(declared).items():
         ports = props["endpointSpec"].get("ports") or []
-        assert bool(ports) == (name.rstrip("-1234") in ("minio", "webhook")), name
+        assert bool(ports) == (name.rstrip("-1234") in ("minio", "webhook", "registry")), name
         assert {port["publishMode"] for port in ports} <= {"host"}, name
         assert props["endpointSpec"]["mode"] == "dnsrr", name
 
@@ -202,6 +206,42 @@ def test_our_images_come_from_the_registry_by_digest(monkeypatch: pytest.MonkeyP
     assert not image["skipPush"]
     assert container(services(declared)["worker"])["image"] == "sha256:app"
     assert container(services(declared)["redis"])["image"].startswith("redis:")
+
+
+def test_a_registry_of_its_own_is_up_before_an_image_is_pushed_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    awaited: dict[str, list[str]] = {}
+    register: Any = MockMonitor.RegisterResource
+
+    def noting(monitor: Any, request: Any) -> Any:
+        awaited[request.name] = list(request.dependencies)
+        return register(monitor, request)
+
+    monkeypatch.setattr(MockMonitor, "RegisterResource", noting)
+    declared = declare(monkeypatch, **OWN)
+    registry = services(declared)["registry"]
+    [port] = registry["endpointSpec"]["ports"]
+    assert (port["publishedPort"], port["targetPort"], port["publishMode"]) == (5050, 5000, "host")
+    assert registry["taskSpec"]["placement"]["constraints"] == ["node.labels.lookingglass.registry==1"]
+    assert {network["id"] for network in registry["taskSpec"]["networksAdvanceds"]} == {f"{INGRESS}-id"}
+    image = declared.resources["docker:index/image:Image"]["app"]
+    assert image["imageName"] == "10.0.0.9:5050/lookingglass-dev/app:latest"
+    assert any(urn.endswith("Service::registry") for urn in awaited["app"])
+    assert "registry" not in services(declare(monkeypatch, **SWARM))
+
+
+def test_a_registry_of_its_own_demands_certificates_which_its_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = declare(monkeypatch, **OWN)
+    inner = container(services(declared)["registry"])
+    [bound] = [mount for mount in inner["mounts"] if mount["type"] == "bind"]
+    assert (bound["source"], bound["readOnly"]) == (contract.REGISTRY_DIRECTORY, True)
+    secret = declared.resources["docker:index/secret:Secret"]["registry-registry.yml"]
+    http = json.loads(base64.b64decode(secret["data"]))["http"]
+    assert http["tls"] == {
+        "certificate": f"{bound['target']}/server.crt",
+        "key": f"{bound['target']}/server.key",
+        "clientcas": [f"{bound['target']}/ca.crt"],
+    }
+    assert http["debug"]["addr"].startswith("127.0.0.1:")
 
 
 def test_minio_is_named_by_the_node_that_it_is_pinned_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import docker.errors
 import pulumi
 import pytest
 from lookingglass import swarm_preflight
@@ -22,6 +23,10 @@ class Manager:
     kept: list[str] = field(default_factory=list)
     #: Hosts that do not answer.
     away: tuple[str, ...] = ()
+    #: What the tasks of its services do; what is said of a registry that is asked.
+    doing: str = "running"
+    refusal: str = ""
+    asked: list[str] = field(default_factory=list)
 
     def info(self) -> dict[str, Any]:
         return {"Swarm": {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "0"}}
@@ -44,10 +49,27 @@ class Manager:
     @property
     def services(self) -> Any:
         found = [
-            SimpleNamespace(name=name, attrs={"Spec": {"TaskTemplate": {"ContainerSpec": {"Args": args}}}})
+            SimpleNamespace(
+                name=name,
+                attrs={"Spec": {"TaskTemplate": {"ContainerSpec": {"Args": args}}}},
+                tasks=lambda _: [{"Status": {"State": self.doing}}],
+            )
             for name, args in self.running.items()
         ]
-        return SimpleNamespace(list=lambda **_: found)
+
+        def listed(filters: dict[str, str]) -> list[SimpleNamespace]:
+            return [service for service in found if service.name.startswith(filters.get("name", ""))]
+
+        return SimpleNamespace(list=listed)
+
+    @property
+    def api(self) -> Any:
+        return SimpleNamespace(inspect_distribution=self._distribution)
+
+    def _distribution(self, reference: str) -> None:
+        self.asked.append(reference)
+        if self.refusal:
+            raise docker.errors.APIError(self.refusal, explanation=self.refusal)
 
     @property
     def volumes(self) -> Any:
@@ -159,3 +181,34 @@ def test_monitoring_wants_nodes_for_what_it_keeps() -> None:
         nodes["b"][f"lookingglass.{role}"] = "1"
     found = look(Manager(nodes), monitoring="true")
     assert (found.problems, found.hosts["prometheus"]) == ([], "10.0.0.2")
+
+
+REGISTRY = {"registry": "10.0.0.1:5000", "runRegistry": "true", "minioImage": "build"}
+
+
+def with_registry(**more: Any) -> Manager:
+    nodes = labelled(qdrant=1, minio=1, nodes=2)
+    nodes["a"]["lookingglass.registry"] = "1"
+    return Manager(nodes, **more)
+
+
+def test_a_registry_of_the_stacks_own_is_not_asked_before_it_is_up() -> None:
+    first = with_registry(refusal="connection refused")
+    assert look(first, **REGISTRY).problems == []
+    failing = with_registry(
+        refusal="connection refused", doing="rejected", running={"lookingglass-main-registry": []}
+    )
+    assert look(failing, **REGISTRY).problems == []
+    assert first.asked == failing.asked == []
+
+
+def test_one_that_is_up_has_to_answer() -> None:
+    manager = with_registry(refusal="connection refused", running={"lookingglass-main-registry": []})
+    [problem] = look(manager, **REGISTRY).problems
+    assert problem == "registry: 10.0.0.1:5000 does not answer the engine: connection refused"
+    assert look(with_registry(running=manager.running), **REGISTRY).problems == []
+
+
+def test_a_registry_without_its_node_is_one_line_that_names_the_playbook() -> None:
+    [problem] = look(Manager(labelled(qdrant=1, minio=1, nodes=2)), **REGISTRY).problems
+    assert "no node that is ready has the label lookingglass.registry=1: `make cluster` gives it to" in problem
