@@ -13,17 +13,23 @@ from tests.infra import engine
 NAME = "registry.test"
 
 
-@contextmanager
-def registry(client: docker.DockerClient) -> Iterator[str]:
-    """Its address, for as long as the context lasts."""
-    image, _ = client.images.build(
+def image(client: docker.DockerClient) -> str:
+    """An image of a registry, whose program is named as in the published one."""
+    tag = "lookingglass-test/registry:debian"
+    client.images.build(
         path=str(Path(__file__).parent / "registry"),
-        tag="lookingglass-test/registry",
+        tag=tag,
         buildargs={"BASE_IMAGE": engine.base_image(client)},
         rm=True,
         forcerm=True,
     )
-    container = client.containers.create(image, name="lookingglass-test-registry", labels={LABEL: "registry"})
+    return tag
+
+
+@contextmanager
+def registry(client: docker.DockerClient) -> Iterator[str]:
+    """Its address, for as long as the context lasts."""
+    container = client.containers.create(image(client), name="lookingglass-test-registry", labels={LABEL: "registry"})
     try:
         certificate = engine.authority().issue_cert(NAME)
         put(container, "/etc/docker/registry/certificate.pem", certificate.cert_chain_pems[0].bytes().decode())

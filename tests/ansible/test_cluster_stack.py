@@ -3,6 +3,7 @@
 After each of these the index agrees with the bucket.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def minio_image(client: "docker.DockerClient") -> str:
 
 @pytest.fixture(scope="module")
 def machines(docker_client: "docker.DockerClient", site: Site) -> Iterator[dict[str, Machine]]:
-    """Three hosts with a Docker engine each and nothing else, and a registry that they trust."""
+    """Three hosts with a Docker engine each and nothing else, and a site's registry that they trust."""
     with ExitStack() as stack:
         address = stack.enter_context(site_registry.registry(docker_client))
         found = {}
@@ -62,10 +63,11 @@ def machines(docker_client: "docker.DockerClient", site: Site) -> Iterator[dict[
 
 @pytest.fixture(scope="module")
 def images(docker_client: "docker.DockerClient", site: Site, machines: dict[str, Machine]) -> dict[str, str]:
-    """What cannot be pulled here: the base image on the manager, the others in the registry."""
+    """What cannot be pulled here: the base image on the manager, the others in the site's registry."""
     machines["one"].run("docker load --quiet --input /srv/repository/base.tar")
     found = {"baseImage": site.image}
-    for name, image in {"redis": engine.redis_image(docker_client), "minio": minio_image(docker_client)}.items():
+    own = {"redis": engine.redis_image, "minio": minio_image, "registry": site_registry.image}
+    for name, image in {name: make(docker_client) for name, make in own.items()}.items():
         with (site.repositories.directory / f"{name}.tar").open("wb") as archive:
             for chunk in docker_client.images.get(image).save(named=True):
                 archive.write(chunk)
@@ -76,9 +78,13 @@ def images(docker_client: "docker.DockerClient", site: Site, machines: dict[str,
 
 
 @pytest.fixture(scope="module")
-def swarm(site: Site, machines: dict[str, Machine]) -> None:
-    """The Swarm that the playbook makes: a manager with what is stored, a worker with the index, a worker without."""
-    keeps = {"one": {"redis": 1, "minio": 1}, "two": {"gpu-worker": 1}, "three": {}}
+def swarm(site: Site, machines: dict[str, Machine]) -> dict[str, str]:
+    """The Swarm that the playbook makes: a manager with what is stored, a worker with the index, a worker without.
+
+    Returns:
+        The configuration that its report has for Pulumi.
+    """
+    keeps = {"one": {"redis": 1, "minio": 1, "registry": 1}, "two": {"gpu-worker": 1}, "three": {}}
 
     def group(*names: str) -> dict[str, Any]:
         return {"hosts": {name: site.host(machines[name], swarm_keeps=keeps[name]) for name in names}}
@@ -87,6 +93,8 @@ def swarm(site: Site, machines: dict[str, Machine]) -> None:
     reports = str(site.directory / "reports")
     result = site.run("swarm.yml", inventory, swarm_reports=reports, docker_source="distribution")
     assert result.code == 0, result.output
+    report = json.loads((site.directory / "reports" / "cluster.json").read_text())
+    return {key.removeprefix("lookingglass:"): entry["value"] for key, entry in report["pulumi"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +102,12 @@ def cluster(
     site: Site,
     machines: dict[str, Machine],
     images: dict[str, str],
-    swarm: None,
+    swarm: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ClusterStack]:
     """The stack, opened."""
-    address = machines["one"].address
     config = {
-        "orchestrator": "swarm",
-        "dockerHost": f"ssh://ops@{address}",
-        "publicAddress": "0.0.0.0",
-        "publicHost": address,
-        "registry": site_registry.NAME,
+        **swarm,
         "index": "embedded",
         "caBundle": str(engine.ca_bundle()),
         "workers": 2,
@@ -139,6 +142,9 @@ def test_three_hosts_index_a_photo(cluster: ClusterStack, photos: dict[str, byte
         "gpu-worker": {"two"},
     }
     assert len(cluster.tasks("webhook")) == 2
+    registry, image = f"{cluster.machines['one'].address}:5000", "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
+    pulled = cluster.docker(f"service inspect lookingglass-{NAME}-worker --format '{image}'")
+    assert pulled.startswith(f"{registry}/lookingglass-{NAME}/app")
     cluster.stack.up(expect_no_changes=True, on_output=nothing)
 
 
@@ -226,7 +232,7 @@ def test_destroy_leaves_nothing_but_the_data(cluster: ClusterStack) -> None:
     kept = {name: cluster.docker("volume ls --quiet", on=name).split() for name in cluster.machines}
     prefix = f"lookingglass-{NAME}"
     assert {name: sorted(volumes) for name, volumes in kept.items()} == {
-        "one": [f"{prefix}-minio", f"{prefix}-minio-events", f"{prefix}-redis"],
+        "one": [f"{prefix}-{name}" for name in ("minio", "minio-events", "redis", "registry")],
         "two": [f"{prefix}-index"],
         "three": [],
     }

@@ -9,8 +9,11 @@ from typing import Any
 
 import docker
 import pytest
+from lookingglass import registry as own_registry
 from lookingglass import settings
 
+from infra import contract
+from tests.ansible import site_registry
 from tests.ansible.machine import Machine, boot
 from tests.ansible.site import Result, Site
 
@@ -105,10 +108,39 @@ class Cluster:
         command = f"service create --detach --name {name} --replicas {replicas} --no-resolve-image {options}"
         self.docker(f"{command} {self.site.image} sleep 600")
 
+    @property
+    def registry(self) -> str:
+        """Where the cluster's own registry is."""
+        return f"{self.machines['one'].address}:5000"
+
+    @property
+    def trust(self) -> str:
+        """The directory of what an engine shows and trusts there."""
+        return f"/etc/docker/certs.d/{self.registry}"
+
     def tasks(self, service: str) -> list[str]:
         """The hosts on which tasks of a service run."""
         states = self.docker(f"service ps {service} --format '{{{{.Node}}}} {{{{.CurrentState}}}}'").splitlines()
         return sorted(line.split()[0] for line in states if line.split()[1] == "Running")
+
+
+def serve_registry(cluster: Cluster, client: "docker.DockerClient") -> None:
+    """Make the service that the program declares, without a network of its own."""
+    image, one = site_registry.image(client), cluster.machines["one"]
+    with (cluster.site.repositories.directory / "registry.tar").open("wb") as archive:
+        for chunk in client.images.get(image).save(named=True):
+            archive.write(chunk)
+    one.write("/root/registry.yml", own_registry.CONFIGURATION)
+    one.run("docker load --quiet --input /srv/repository/registry.tar")
+    one.run("docker secret create registry.yml /root/registry.yml")
+    cluster.docker(
+        "service create --quiet --name registry --no-resolve-image --endpoint-mode dnsrr"
+        f" --constraint node.labels.{contract.data_label('registry')}==1 --user {contract.REGISTRY_USER}"
+        " --read-only --cap-drop ALL --secret registry.yml --publish mode=host,published=5000,target=5000"
+        f" --mount type=bind,source={contract.REGISTRY_DIRECTORY},target={own_registry.CERTIFICATES_DIR},readonly"
+        f" --mount type=volume,source=registry,target={own_registry.DATA_DIR}"
+        f" --entrypoint registry {image} serve /run/secrets/registry.yml"
+    )
 
 
 def until(predicate: Any, seconds: float = 60) -> None:
@@ -136,7 +168,9 @@ def machines(docker_client: "docker.DockerClient", site: Site) -> Iterator[dict[
 def first_run(site: Site, machines: dict[str, Machine]) -> tuple[Cluster, Result]:
     """A cluster of a manager and a worker with cards, and what was said when it was made, as loud as can be."""
     cluster = Cluster(
-        site, machines, {"one": {"swarm_keeps": {"redis": 1, "minio": 1}, "swarm_labels": {"rack": "a"}}}
+        site,
+        machines,
+        {"one": {"swarm_keeps": {"redis": 1, "minio": 1, "registry": 1}, "swarm_labels": {"rack": "a"}}},
     )
     machines["two"].container.exec_run(["python3", "-c", WATCH_COMMANDS], detach=True)
     result = cluster.play("-vvv")
@@ -165,6 +199,7 @@ def test_what_a_host_keeps_is_a_label_that_services_can_be_pinned_to(cluster: Cl
         "lookingglass.data": "true",
         "lookingglass.redis": "1",
         "lookingglass.minio": "1",
+        "lookingglass.registry": "1",
         "rack": "a",
     }
 
@@ -183,6 +218,63 @@ def test_no_token_is_printed_logged_or_on_a_command_line(first_run: tuple[Cluste
     for where, text in said.items():
         assert "SWMTKN" not in text, where
         assert not any(token in text for token in tokens), where
+
+
+def test_no_key_of_the_registrys_leaves_the_host_that_it_is_of(first_run: tuple[Cluster, Result]) -> None:
+    cluster, result = first_run
+    one, two = (cluster.machines[name] for name in ("one", "two"))
+    assert "Sign it" in result.output
+    assert "PRIVATE KEY" not in result.output
+    assert "PRIVATE KEY" not in two.run("cat /run/commands; journalctl --quiet --no-pager")
+    modes = "stat --format '%a %u' /etc/lookingglass/registry/{,ca.key,served/server.key}"
+    assert one.run(f"{modes} {cluster.trust}/client.key").split("\n")[:-1] == ["700 0", "600 0", "600 10001", "600 0"]
+    assert not two.has("/etc/lookingglass/registry")
+    keys = {machine.run(f"sha256sum <{cluster.trust}/client.key") for machine in (one, two)}
+    assert len(keys) == 2
+
+
+def test_the_registry_lets_in_the_engines_of_the_cluster_and_nobody_else(
+    cluster: Cluster, docker_client: "docker.DockerClient"
+) -> None:
+    serve_registry(cluster, docker_client)
+    pushed = f"{cluster.registry}/base:one"
+    cluster.docker(f"tag {cluster.site.image} {pushed}")
+    cluster.docker(f"push --quiet {pushed}")
+    cluster.docker(f"pull --quiet {pushed}", on="two")
+    stranger = cluster.machines["three"]
+    stranger.write(f"{cluster.trust}/ca.crt", cluster.machines["one"].run(f"cat {cluster.trust}/ca.crt"))
+    with pytest.raises(RuntimeError, match=r"tls: (bad certificate|certificate required)"):
+        stranger.run(f"docker pull {pushed}")
+    stranger.run(f"rm -r {cluster.trust}")
+
+
+def test_garbage_is_collected_while_the_registry_runs(cluster: Cluster) -> None:
+    """As docs/hosts.md has it: what a tag has moved away from goes, what it is on stays."""
+    name, blobs = f"{cluster.registry}/image:latest", "find /var/tmp -path '*/blobs/sha256/*/data' | wc -l"
+    inside = f"exec $(docker ps --quiet --filter volume={contract.REGISTRY_DIRECTORY})"
+    before = int(cluster.docker(f'{inside} sh -c "{blobs}"'))
+    for number in (1, 2):
+        cluster.docker(f"build --quiet --tag {name} - <<<$'FROM {cluster.site.image}\nLABEL number={number}'")
+        cluster.docker(f"push --quiet {name}")
+    assert int(cluster.docker(f'{inside} sh -c "{blobs}"')) == before + 4  # a manifest and a configuration each
+    cluster.docker(f"{inside} registry garbage-collect --delete-untagged /run/secrets/registry.yml")
+    assert int(cluster.docker(f'{inside} sh -c "{blobs}"')) == before + 2
+    cluster.docker(f"pull --quiet {name}", on="two")
+    cluster.docker(f"push --quiet {name}")
+
+
+def test_certificates_near_their_end_are_made_anew_and_taken_up(cluster: Cluster) -> None:
+    served = f"openssl x509 -noout -serial -in {contract.REGISTRY_DIRECTORY}/server.crt"
+    before = cluster.machines["one"].run(served)
+    result = cluster.play("--tags", "swarm", swarm_registry_renewal=3660)
+    assert result.code == 0, result.output
+    assert {"swarm : Make an authority", "swarm : Make the registry's certificate", "swarm : Sign it"} <= {
+        *result.changed
+    }
+    assert cluster.machines["one"].run(served) != before
+    until(lambda: cluster.tasks("registry") == ["one"])
+    cluster.docker(f"pull --quiet {cluster.registry}/base:one", on="two")
+    cluster.docker("service rm registry")
 
 
 def test_each_replica_gets_one_card_of_its_own(cluster: Cluster) -> None:
@@ -214,6 +306,8 @@ def test_the_report_is_what_pulumi_needs(first_run: tuple[Cluster, Result]) -> N
         "gpus": json.dumps(report["hosts"]["two"]["cards"]),
         "modelPack": "stand_in",
         "networkMtu": str(MTU),
+        "registry": f"{cluster.machines['one'].address}:5000",
+        "runRegistry": "true",
     }
     assert settings.load(config).orchestrator == "swarm"
     assert f"Next: make up STACK=cluster REPORT={cluster.site.directory}/reports/cluster.json" in result.said
