@@ -159,6 +159,7 @@ def _mount(props: Props) -> Mount:
         read_only=props.get("readOnly", False),
         tmpfs_size=int(options["sizeBytes"]) if options else None,
         tmpfs_mode=int(options["mode"]) if options else None,
+        labels=_labels(props.get("volumeOptions", {})) or None,
     )
 
 

@@ -132,6 +132,34 @@ def test_what_the_nodes_lack_is_refused(stack: auto.Stack, wrong: dict[str, Any]
             stack.remove_config(f"lookingglass:{key}")
 
 
+#: What `orchestrator: docker` leaves of a Redis: here, a key.
+LEAVE = """
+redis-server --dir /data --appendonly yes --daemonize yes >/dev/null
+until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done
+redis-cli set left-by docker >/dev/null && redis-cli shutdown
+"""
+
+
+def test_a_stack_that_runs_as_containers_is_refused_and_its_data_left_for_what_comes(
+    stack: auto.Stack, swarm: "docker.DockerClient"
+) -> None:
+    volume = swarm.volumes.create(f"lookingglass-{NAME}-redis", labels={LABEL: NAME})
+    former = swarm.containers.run(
+        engine.redis_image(swarm),
+        ["bash", "-c", LEAVE],
+        user="999:999",
+        labels={LABEL: NAME},
+        volumes={volume.name: {"bind": "/data", "mode": "rw"}},
+        detach=True,
+    )
+    try:
+        assert former.wait()["StatusCode"] == 0, former.logs()
+        with pytest.raises(auto.CommandError, match="this stack runs as containers of this engine; `pulumi destroy`"):
+            stack.preview(on_output=nothing)
+    finally:
+        former.remove(force=True)
+
+
 def test_a_photo_is_indexed_and_a_second_up_changes_nothing(
     stack: auto.Stack, swarm: "docker.DockerClient", photos: dict[str, bytes]
 ) -> None:
@@ -148,6 +176,15 @@ def test_a_photo_is_indexed_and_a_second_up_changes_nothing(
     eventually(lambda: item(swarm, "astronaut.png").get("points") == 1, "the photo in the index")
     stack.up(expect_no_changes=True, on_output=nothing)
     stack.refresh(expect_no_changes=True, on_output=nothing)
+
+
+def test_what_was_kept_without_a_swarm_is_there(swarm: "docker.DockerClient") -> None:
+    [redis] = tasks(swarm, "redis")
+    ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli get left-by'
+    assert redis.exec_run(["bash", "-c", ask]).output == b"docker\n"
+    # Those that came with the Swarm are the stack's by the same sign, for the way back.
+    ours = {volume.name for volume in swarm.volumes.list(filters=OURS)}
+    assert {f"lookingglass-{NAME}-{name}" for name in ("redis", "minio", "index")} <= ours
 
 
 def test_every_task_is_confined(swarm: "docker.DockerClient") -> None:

@@ -120,9 +120,13 @@ class SwarmService:
         ]
 
     def _volume(self, name: str, path: str) -> docker.ServiceTaskSpecContainerSpecMountArgs:
-        """A volume of the node that the service is pinned to, of the name that it has without a Swarm."""
+        """A volume of the node that the service is pinned to, of the name and label that it has without a Swarm."""
+        label = docker.ServiceTaskSpecContainerSpecMountVolumeOptionsLabelArgs(label=LABEL, value=self._base.stack)
         return docker.ServiceTaskSpecContainerSpecMountArgs(
-            type="volume", target=path, source=f"{self._base.prefix}-{name}"
+            type="volume",
+            target=path,
+            source=f"{self._base.prefix}-{name}",
+            volume_options=docker.ServiceTaskSpecContainerSpecMountVolumeOptionsArgs(labels=[label]),
         )
 
     def _secrets(self) -> dict[str, docker.Secret]:

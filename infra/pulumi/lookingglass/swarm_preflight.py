@@ -16,7 +16,10 @@ from lookingglass.engine import LABEL
 from lookingglass.settings import Settings
 
 #: How a stack goes from one orchestrator to another.
-MOVE = "`pulumi destroy` takes them away and leaves the data, which the next `pulumi up` finds on its node"
+MOVE = (
+    "`pulumi destroy` takes them away and leaves the data, unless retainData was false; the next `pulumi up` finds "
+    "it on its node"
+)
 
 #: Tasks that are meant to run.
 RUNNING = {"desired-state": "running"}
@@ -155,8 +158,8 @@ def _data(settings: Settings, client: docker.DockerClient, stack: str, nodes: li
     """Data of a stack that was this engine's alone is not to be left behind by a label on another node."""
     kept = {volume.name for volume in client.volumes.list(filters={"label": f"{LABEL}={stack}"})}
     for role in settings.pinned:
-        if settings.nodes_of(role) > 1:
-            continue  # whose volumes have other names
+        if settings.nodes_of(role) > 1 or role == "registry":
+            continue  # whose volumes have other names, or are filled again
         name = f"lookingglass-{stack}-{'index' if role == 'gpu-worker' else role}"
         having = _labelled(role, FIRST_DATA, nodes)
         if name in kept and len(having) == 1 and having[0].id != here:

@@ -98,6 +98,15 @@ def test_what_keeps_data_is_pinned_and_the_rest_spreads(monkeypatch: pytest.Monk
         assert any(mount["type"] == "volume" for mount in container(props)["mounts"]) == pinned, name
 
 
+def test_volumes_have_the_names_and_labels_of_those_without_a_swarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = declare(monkeypatch, index="embedded").resources["docker:index/volume:Volume"]
+    every = declare(monkeypatch, **SWARM, index="embedded").resources["docker:index/service:Service"].values()
+    mounts = [mount for props in every for mount in container(props)["mounts"] if mount["type"] == "volume"]
+    assert {(mount["source"], str(mount["volumeOptions"]["labels"])) for mount in mounts} == {
+        (props["name"], str(props["labels"])) for name, props in alone.items() if name.endswith("-data")
+    }
+
+
 def test_a_card_is_reserved_for_each_face_service_which_leaves_it_before_the_next_one_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

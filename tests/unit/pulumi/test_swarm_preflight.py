@@ -21,6 +21,9 @@ class Manager:
     #: Commands of the services there are, by name; names of the volumes of the manager's own node.
     running: dict[str, list[str]] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    #: Those of them with the stack's label; labels of the containers of the manager's own node.
+    ours: list[str] = field(default_factory=list)
+    contained: list[dict[str, str]] = field(default_factory=list)
     #: Hosts that do not answer.
     away: tuple[str, ...] = ()
     #: What the tasks of its services do; what is said of a registry that is asked.
@@ -29,7 +32,7 @@ class Manager:
     asked: list[str] = field(default_factory=list)
 
     def info(self) -> dict[str, Any]:
-        return {"Swarm": {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "0"}}
+        return {"Swarm": {"LocalNodeState": "active", "ControlAvailable": True, "NodeID": "1"}}
 
     @property
     def nodes(self) -> Any:
@@ -73,12 +76,15 @@ class Manager:
 
     @property
     def volumes(self) -> Any:
-        found = [SimpleNamespace(name=name) for name in self.kept]
-        return SimpleNamespace(list=lambda filters=None: [] if filters else found)
+        def listed(filters: Any = None) -> list[SimpleNamespace]:
+            return [SimpleNamespace(name=name) for name in ([] if filters else self.kept) + self.ours]
+
+        return SimpleNamespace(list=listed)
 
     @property
     def containers(self) -> Any:
-        return SimpleNamespace(list=lambda **_: [])
+        found = [SimpleNamespace(labels=labels) for labels in self.contained]
+        return SimpleNamespace(list=lambda **_: found)
 
 
 def labelled(qdrant: int, minio: int, nodes: int = 4) -> dict[str, dict[str, str]]:
@@ -209,6 +215,34 @@ def test_one_that_is_up_has_to_answer() -> None:
     assert look(with_registry(running=manager.running), **REGISTRY).problems == []
 
 
+def test_one_that_moves_leaves_its_volume_behind() -> None:
+    manager = with_registry(ours=["lookingglass-main-registry"])
+    manager.labels["b"]["lookingglass.registry"] = manager.labels["a"].pop("lookingglass.registry")
+    assert look(manager, **REGISTRY).problems == []
+
+
 def test_a_registry_without_its_node_is_one_line_that_names_the_playbook() -> None:
     [problem] = look(Manager(labelled(qdrant=1, minio=1, nodes=2)), **REGISTRY).problems
     assert "no node that is ready has the label lookingglass.registry=1: `make cluster` gives it to" in problem
+
+
+def test_a_stack_that_runs_as_containers_is_not_doubled_but_told_how_to_move() -> None:
+    nodes = labelled(qdrant=1, minio=1, nodes=2)
+    [problem] = look(Manager(nodes, contained=[{"org.lookingglass.stack": "main"}])).problems
+    assert problem.startswith(
+        "orchestrator: this stack runs as containers of this engine; `pulumi destroy` takes them"
+    )
+    own_task = {"org.lookingglass.stack": "main", "com.docker.swarm.service.id": "x"}
+    assert look(Manager(nodes, contained=[own_task])).problems == []
+
+
+def test_data_of_the_stack_before_the_swarm_is_found_on_its_node_and_not_left_behind_on_it() -> None:
+    left = [f"lookingglass-main-{name}" for name in ("redis", "minio", "minio-events", "qdrant")]
+    nodes = labelled(qdrant=1, minio=1, nodes=2)
+    assert look(Manager(nodes, ours=left)).problems == []
+    nodes["b"]["lookingglass.minio"] = nodes["a"].pop("lookingglass.minio")
+    [problem] = look(Manager(nodes, ours=left)).problems
+    assert problem == (
+        "minio: its data is in the volume lookingglass-main-minio of this engine's node, and b has the label "
+        "lookingglass.minio=1: give it to this node, or remove the volume"
+    )
