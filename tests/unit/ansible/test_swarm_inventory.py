@@ -23,11 +23,26 @@ FIRST_PLAY = {
 }
 
 
-def check(directory: Path, **groups: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+#: Says what each host would open, without asking it.
+RULES = {
+    "hosts": "all",
+    "connection": "local",
+    "gather_facts": False,
+    "vars": {"swarm_registry_port": 5000},
+    "tasks": [
+        {"ansible.builtin.include_vars": str(PLAYBOOKS / "roles" / "swarm" / "vars" / "main.yml")},
+        {"ansible.builtin.debug": {"msg": "{{ swarm_ufw_rules }} {{ swarm_firewalld_rules }}"}},
+    ],
+}
+
+
+def check(
+    directory: Path, play: dict[str, Any] = FIRST_PLAY, **groups: dict[str, dict[str, Any]]
+) -> subprocess.CompletedProcess[str]:
     """Check an inventory, given as the variables of the hosts of each group."""
     inventory, playbook = directory / "hosts.json", directory / "check.yml"
     inventory.write_text(json.dumps({group: {"hosts": hosts} for group, hosts in groups.items()}))
-    playbook.write_text(yaml.safe_dump([FIRST_PLAY]))
+    playbook.write_text(yaml.safe_dump([play]))
     return subprocess.run(
         [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, playbook],
         capture_output=True,
@@ -106,3 +121,11 @@ def test_pulumi_and_ansible_mean_the_same_labels() -> None:
     )
     assert (served, variables["swarm_registry_user"]) == (contract.REGISTRY_DIRECTORY, contract.REGISTRY_USER)
     assert contract.data_label("redis") == variables["swarm_label_prefix"] + "redis"
+
+
+def test_the_registrys_port_is_opened_on_its_host_only(tmp_path: Path) -> None:
+    hosts: dict[str, dict[str, Any]] = {"a": {}, "b": {"swarm_keeps": {"registry": 1}}}
+    said = " ".join(check(tmp_path, RULES, swarm_managers=hosts, gpu_hosts={}).stdout.split())
+    a, b = said.partition("PLAY RECAP")[0].split(" => ")[1:]
+    assert ("2377,7946'" in a, "5000" in a) == (True, False)
+    assert ("2377,7946,5000'" in b, "port port=5000 protocol=tcp" in b) == (True, True)
