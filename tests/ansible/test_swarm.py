@@ -365,6 +365,7 @@ def test_a_line_of_inventory_adds_a_host_through_its_firewall(cluster: Cluster) 
     cluster.workers.append("three")
     cluster.change()
     assert cluster.nodes["three"]["Status"]["State"] == "ready"
+    assert three.has(f"{cluster.trust}/client.cert")
     for port in ("2377,7946/tcp", "4789,7946/udp"):
         assert f"{port} " in three.run("ufw status")
     # What is larger than the network carries arrives, in both directions.
@@ -416,6 +417,7 @@ def test_an_absent_host_leaves_when_its_services_have_moved(cluster: Cluster) ->
     cluster.change()
     assert set(cluster.nodes) == {"one", "two"}
     assert cluster.docker("info --format '{{.Swarm.LocalNodeState}}'", on="three") == "inactive"
+    assert not cluster.machines["three"].has(cluster.trust)
     assert set(cluster.report["hosts"]) == {"one", "two"}
 
 

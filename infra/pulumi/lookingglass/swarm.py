@@ -20,6 +20,9 @@ TMP_BYTES = 64 * 2**20
 #: A mode as the plugin writes it back; the sticky bit it leaves out.
 TMP_MODE = 0o777
 
+#: What the plugin adds by itself where a registry answers: the platforms that it has an image for.
+PLATFORMS = "taskSpec.placement.platforms"
+
 #: Seconds that new tasks have to stay up before the next are replaced.
 MONITOR_SECONDS = 10
 
@@ -30,6 +33,7 @@ class SwarmService:
 
     def __init__(self, service: Service, base: Ground, own: ResourceOptions) -> None:
         self._service, self._base, self._own = service, base, own
+        self._of_service = ResourceOptions.merge(own, ResourceOptions(ignore_changes=[PLATFORMS]))
         # Swarm publishes on every address of a node, so what is for loopback only is not published.
         self._ports = [port for port in service.ports if ip_address(port.address).is_unspecified]
         image = service.volumes_of
@@ -68,7 +72,7 @@ class SwarmService:
                 placement=self._placement(),
                 log_driver=docker.ServiceTaskSpecLogDriverArgs(name=LOG_DRIVER, options=LOG_OPTIONS),
             ),
-            opts=ResourceOptions.merge(self._own, ResourceOptions(depends_on=first)),
+            opts=ResourceOptions.merge(self._of_service, ResourceOptions(depends_on=first)),
         )
 
     def _container(self) -> docker.ServiceTaskSpecContainerSpecArgs:
@@ -201,7 +205,7 @@ class SwarmService:
                 restart_policy=_restart("none"),
                 placement=self._placement(),
             ),
-            opts=self._own,
+            opts=self._of_service,
         )
 
 

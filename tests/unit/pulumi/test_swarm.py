@@ -48,6 +48,19 @@ def test_a_webhook_is_not_replaced_for_want_of_redis_and_redis_waits_to_be_alone
         assert container(redis)["args"][: len(ALONE)] == list(ALONE)
 
 
+def requests(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Pulumi's engine will be asked for, by the resource's name."""
+    found: dict[str, Any] = {}
+    register: Any = MockMonitor.RegisterResource
+
+    def noting(monitor: Any, request: Any) -> Any:
+        found[request.name] = request
+        return register(monitor, request)
+
+    monkeypatch.setattr(MockMonitor, "RegisterResource", noting)
+    return found
+
+
 def test_no_service_runs_without_its_limits(declared: Declared) -> None:
     for name, props in services(declared).items():
         inner, task = container(props), props["taskSpec"]
@@ -218,14 +231,7 @@ def test_our_images_come_from_the_registry_by_digest(monkeypatch: pytest.MonkeyP
 
 
 def test_a_registry_of_its_own_is_up_before_an_image_is_pushed_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    awaited: dict[str, list[str]] = {}
-    register: Any = MockMonitor.RegisterResource
-
-    def noting(monitor: Any, request: Any) -> Any:
-        awaited[request.name] = list(request.dependencies)
-        return register(monitor, request)
-
-    monkeypatch.setattr(MockMonitor, "RegisterResource", noting)
+    asked = requests(monkeypatch)
     declared = declare(monkeypatch, **OWN)
     registry = services(declared)["registry"]
     [port] = registry["endpointSpec"]["ports"]
@@ -234,8 +240,15 @@ def test_a_registry_of_its_own_is_up_before_an_image_is_pushed_to_it(monkeypatch
     assert {network["id"] for network in registry["taskSpec"]["networksAdvanceds"]} == {f"{INGRESS}-id"}
     image = declared.resources["docker:index/image:Image"]["app"]
     assert image["imageName"] == "10.0.0.9:5050/lookingglass-dev/app:latest"
-    assert any(urn.endswith("Service::registry") for urn in awaited["app"])
+    assert any(urn.endswith("Service::registry") for urn in asked["app"].dependencies)
     assert "registry" not in services(declare(monkeypatch, **SWARM))
+
+
+def test_the_platforms_that_a_registry_tells_of_are_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = requests(monkeypatch)
+    every = declare(monkeypatch, **OWN).resources["docker:index/service:Service"]
+    for name in every:
+        assert list(asked[name].ignoreChanges) == ["taskSpec.placement.platforms"], name
 
 
 def test_a_registry_of_its_own_demands_certificates_which_its_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
