@@ -102,6 +102,19 @@ def declare(monkeypatch: pytest.MonkeyPatch, **config: Any) -> Declared:
     return declared
 
 
+def requests(monkeypatch: pytest.MonkeyPatch) -> Props:
+    """What Pulumi's engine will have been asked for, by the resource's name: more than a mock is told."""
+    found: Props = {}
+    register: Any = mocks.MockMonitor.RegisterResource
+
+    def noting(monitor: Any, request: Any) -> Any:
+        found[request.name] = request
+        return register(monitor, request)
+
+    monkeypatch.setattr(mocks.MockMonitor, "RegisterResource", noting)
+    return found
+
+
 GPU: Props = {"engine": "insightface", "gpus": ["0", "GPU-1a2b"], "workers": 3}
 
 

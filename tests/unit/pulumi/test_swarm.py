@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from lookingglass.networks import CONVERSATIONS, INGRESS
 from lookingglass.redis import ALONE
-from pulumi.runtime.mocks import MockMonitor
 
 from infra import contract
 from tests.infra.docker_schema import refused, written_back
-from tests.unit.pulumi.test_environment import STANDING, Declared, Props, as_sent, declare, secret
+from tests.unit.pulumi.test_environment import STANDING, Declared, Props, as_sent, declare, requests, secret
 
 SWARM: Props = {"orchestrator": "swarm", "publicAddress": "0.0.0.0", "registry": "registry.example:5000/faces"}
 CARDS: Props = {**SWARM, "engine": "insightface", "gpus": ["GPU-1a", "GPU-2b"], "workers": 3, "webhooks": 2}
@@ -46,19 +45,6 @@ def test_a_webhook_is_not_replaced_for_want_of_redis_and_redis_waits_to_be_alone
     assert "GET /health/live " in check
     if redis := every.get("redis"):
         assert container(redis)["args"][: len(ALONE)] == list(ALONE)
-
-
-def requests(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What Pulumi's engine will be asked for, by the resource's name."""
-    found: dict[str, Any] = {}
-    register: Any = MockMonitor.RegisterResource
-
-    def noting(monitor: Any, request: Any) -> Any:
-        found[request.name] = request
-        return register(monitor, request)
-
-    monkeypatch.setattr(MockMonitor, "RegisterResource", noting)
-    return found
 
 
 def test_no_service_runs_without_its_limits(declared: Declared) -> None:
