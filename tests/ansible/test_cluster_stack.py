@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from io import BytesIO
 
 import docker
 import pytest
@@ -17,7 +17,7 @@ from lookingglass.images import stage_ca_bundle
 from infra import contract
 from infra.local import tools
 from tests.ansible import site_registry
-from tests.ansible.cluster_stack import CUT, NAME, RESTORE, ClusterStack
+from tests.ansible.cluster_stack import CUT, LOG, MOVES_SECONDS, NAME, ClusterStack
 from tests.ansible.machine import Machine, boot
 from tests.ansible.site import Site
 from tests.fixtures import eventually
@@ -30,10 +30,20 @@ pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
 #: Seconds without an answer of any webhook that are a slow machine's, and no gap.
 ALWAYS_SECONDS = 5
 
-#: Seconds for tasks to be on other hosts: Swarm lets the old ones stop before it starts others.
-MOVES_SECONDS = 180
+#: The same where Redis is silent, which a webhook waits 5 s for.
+SILENT_REDIS_SECONDS = 15
 
-SERVICES = ("redis", "minio", "gpu-worker", "webhook", "worker", "console")
+#: Seconds without another object in the index after which none comes but by a comparison.
+BY_ITSELF_SECONDS = 20
+
+#: Uploads of the second that a power cut takes of Redis's log.
+BURST = 30
+
+#: Seconds that the network is split.
+SPLIT_SECONDS = 60
+
+#: Tasks of each service, once there are four workers.
+WANTED = {"redis": 1, "minio": 1, "gpu-worker": 1, "webhook": 2, "worker": 4, "console": 1}
 
 
 def minio_image(client: "docker.DockerClient") -> str:
@@ -79,17 +89,18 @@ def images(docker_client: "docker.DockerClient", site: Site, machines: dict[str,
 
 @pytest.fixture(scope="module")
 def swarm(site: Site, machines: dict[str, Machine]) -> dict[str, str]:
-    """The Swarm that the playbook makes: a manager with what is stored, a worker with the index, a worker without.
+    """The Swarm that the playbook makes of three managers: with what is stored, with the index, with neither.
 
     Returns:
         The configuration that its report has for Pulumi.
     """
     keeps = {"one": {"redis": 1, "minio": 1, "registry": 1}, "two": {"gpu-worker": 1}, "three": {}}
-
-    def group(*names: str) -> dict[str, Any]:
-        return {"hosts": {name: site.host(machines[name], swarm_keeps=keeps[name]) for name in names}}
-
-    inventory = {"swarm_managers": group("one"), "swarm_workers": group("two", "three"), "gpu_hosts": {"hosts": {}}}
+    managers = {name: site.host(machine, swarm_keeps=keeps[name]) for name, machine in machines.items()}
+    inventory = {
+        "swarm_managers": {"hosts": managers},
+        "swarm_workers": {"hosts": {}},
+        "gpu_hosts": {"hosts": {}},
+    }
     reports = str(site.directory / "reports")
     result = site.run("swarm.yml", inventory, swarm_reports=reports, docker_source="distribution")
     assert result.code == 0, result.output
@@ -127,14 +138,14 @@ def nothing(_line: str) -> None:
     pass
 
 
-def count(tasks: dict[str, list[str]]) -> int:
-    return sum(len(containers) for containers in tasks.values())
+def count(tasks: dict[str, list[str]], *, without: str = "") -> int:
+    return sum(len(containers) for host, containers in tasks.items() if host != without)
 
 
 def test_three_hosts_index_a_photo(cluster: ClusterStack, photos: dict[str, bytes]) -> None:
     cluster.stack.up(on_output=tools.say)
-    crawler = cluster.minio("crawler_access_key", "crawler_secret_key")
-    cluster.upload(crawler, "astronaut.png", photos["astronaut.png"])
+    photo = photos["astronaut.png"]
+    cluster.crawler.put_object("images", "astronaut.png", BytesIO(photo), len(photo))
     cluster.agrees()
     assert {name: set(cluster.tasks(name)) for name in ("redis", "minio", "gpu-worker")} == {
         "redis": {"one"},
@@ -151,7 +162,7 @@ def test_three_hosts_index_a_photo(cluster: ClusterStack, photos: dict[str, byte
 def test_new_code_a_new_credential_and_twice_the_workers_roll_while_a_webhook_always_answers(
     cluster: ClusterStack,
 ) -> None:
-    before, token = {name: cluster.tasks(name) for name in SERVICES}, cluster.outputs["gpu_worker_token"]
+    before, token = {name: cluster.tasks(name) for name in WANTED}, cluster.outputs["gpu_worker_token"]
     resources = (cluster.stack.export_stack().deployment or {})["resources"]
     [urn] = [resource["urn"] for resource in resources if resource["urn"].endswith("::gpu-worker-token")]
     configure(cluster.stack, {"workers": 4})
@@ -163,47 +174,14 @@ def test_new_code_a_new_credential_and_twice_the_workers_roll_while_a_webhook_al
         finally:
             line.unlink()
     eventually(lambda: count(cluster.tasks("worker")) == 4, "the old workers have ended", MOVES_SECONDS)
-    after = {name: cluster.tasks(name) for name in SERVICES}
-    assert {name for name in SERVICES if before[name] == after[name]} == {"redis", "minio"}
+    after = {name: cluster.tasks(name) for name in WANTED}
+    assert {name for name in WANTED if before[name] == after[name]} == {"redis", "minio"}
     assert len(after["worker"]) > 1
     assert cluster.outputs["gpu_worker_token"] != token
-    tools.say(f"While they rolled, answers of a webhook were at most {load.silence:.1f} s apart.")
-    assert load.silence < ALWAYS_SECONDS
+    tools.say(f"While they rolled, answers of a webhook were at most {load.unready:.1f} s apart.")
+    assert load.unready < ALWAYS_SECONDS
+    assert load.failed == 0
     cluster.agrees(load)
-
-
-def test_a_lost_host_loses_nothing_and_others_take_over_what_keeps_no_data(cluster: ClusterStack) -> None:
-    with cluster.under_load() as load:
-        cut = time.monotonic()
-        cluster.machines["three"].run(CUT)
-        eventually(
-            lambda: "Down" in cluster.docker("node ls --filter name=three"), "three is seen to be down", MOVES_SECONDS
-        )
-        eventually(lambda: count(cluster.tasks("worker")) == 4, "others have its workers", MOVES_SECONDS)
-        eventually(lambda: count(cluster.tasks("webhook")) == 2, "another has its webhook", MOVES_SECONDS)
-        cluster.agrees()
-        tools.say(f"A host of workers was lost: the index agreed again after {time.monotonic() - cut:.0f} s.")
-        back(cluster, "three")
-    assert load.silence < ALWAYS_SECONDS
-    cluster.agrees(load)
-
-
-def test_the_host_of_the_index_is_waited_for(cluster: ClusterStack) -> None:
-    with cluster.under_load() as load:
-        cluster.machines["two"].run(CUT)
-        eventually(
-            lambda: "Down" in cluster.docker("node ls --filter name=two"), "two is seen to be down", MOVES_SECONDS
-        )
-        assert cluster.tasks("gpu-worker") == {}
-        restored = time.monotonic()
-        back(cluster, "two")
-    cluster.agrees(load)
-    tools.say(f"The index's host was back: the index agreed {time.monotonic() - restored:.0f} s after its power.")
-
-
-def back(cluster: ClusterStack, host: str) -> None:
-    cluster.machines[host].run(RESTORE)
-    eventually(lambda: "Ready" in cluster.docker(f"node ls --filter name={host}"), f"{host} is back", MOVES_SECONDS)
 
 
 def test_a_drained_host_runs_nothing_and_the_others_all(cluster: ClusterStack) -> None:
@@ -211,14 +189,92 @@ def test_a_drained_host_runs_nothing_and_the_others_all(cluster: ClusterStack) -
         cluster.docker("node update --availability drain three")
         eventually(
             lambda: (
-                not any("three" in cluster.tasks(name) for name in SERVICES)
+                not any("three" in cluster.tasks(name) for name in WANTED)
                 and (count(cluster.tasks("worker")), count(cluster.tasks("webhook"))) == (4, 2)
             ),
             "the others run what it ran",
             MOVES_SECONDS,
         )
+    assert load.failed == 0
     cluster.agrees(load)
     cluster.docker("node update --availability active three")
+
+
+def test_the_host_of_the_index_is_waited_for(cluster: ClusterStack) -> None:
+    with cluster.under_load() as load:
+        cluster.machines["two"].run(CUT)
+        eventually(lambda: "Down" in cluster.nodes("two"), "two is seen to be down", MOVES_SECONDS)
+        assert cluster.tasks("gpu-worker") == {}
+        restored = time.monotonic()
+        cluster.back("two")
+    assert load.failed == 0
+    cluster.agrees(load)
+    tools.say(f"The index's host was back: the index agreed {time.monotonic() - restored:.0f} s after its power.")
+
+
+def test_a_network_that_splits_for_a_minute_costs_nothing(cluster: ClusterStack) -> None:
+    workers = cluster.tasks("worker")["three"]
+    with cluster.under_load() as load:
+        split = time.monotonic()
+        cluster.split("three", "--insert")
+        eventually(lambda: "Down" in cluster.nodes("three"), "three is seen to be down", MOVES_SECONDS)
+        eventually(
+            lambda: [count(cluster.tasks(name), without="three") for name in ("worker", "webhook")] == [4, 2],
+            "others have its workers and its webhook",
+            MOVES_SECONDS,
+        )
+        cluster.agrees()
+        tools.say(f"Without three the index agreed after {time.monotonic() - split:.0f} s.")
+        assert cluster.tasks("worker")["three"] == workers  # nobody told them
+        time.sleep(max(0, split + SPLIT_SECONDS - time.monotonic()))
+        cluster.split("three", "--delete")
+        healed = time.monotonic()
+        eventually(
+            lambda: {name: count(cluster.tasks(name)) for name in WANTED} == WANTED,
+            "there are as many tasks as were asked for",
+            MOVES_SECONDS,
+        )
+        tools.say(f"There were as many tasks as asked for {time.monotonic() - healed:.0f} s after it was whole.")
+    assert load.failed == 0
+    assert load.unready < ALWAYS_SECONDS
+    cluster.agrees(load)
+    cluster.at_rest()
+
+
+def test_the_host_of_bucket_queue_and_leader_is_lost_and_what_was_acknowledged_is_indexed(
+    cluster: ClusterStack,
+) -> None:
+    with cluster.under_load() as load:
+        name, size = cluster.machines["one"].run(LOG).split()
+        crawler = cluster.crawler
+        for number in range(BURST):
+            load.upload(crawler, f"burst-{number}.jpg", number)
+        cluster.machines["one"].run(CUT)
+        cut, cluster.manager = time.monotonic(), "two"
+        cluster.machines["one"].run(f"truncate --size {size} {name}")
+        eventually(lambda: "Leader" in cluster.nodes("two") + cluster.nodes("three"), "one leads", MOVES_SECONDS)
+        tools.say(f"The leader, bucket and queue were lost: another led after {time.monotonic() - cut:.0f} s.")
+        eventually(lambda: count(cluster.tasks("worker")) == 4, "others have its workers", MOVES_SECONDS)
+        eventually(lambda: count(cluster.tasks("webhook")) == 2, "others have its webhook", MOVES_SECONDS)
+        tools.say(f"Workers and webhooks were elsewhere after {time.monotonic() - cut:.0f} s.")
+        acknowledged, restored = len(load.uploaded), time.monotonic()
+        cluster.back("one")
+        eventually(lambda: len(load.uploaded) > acknowledged, "uploads are acknowledged again", MOVES_SECONDS)
+        tools.say(f"An upload was acknowledged {time.monotonic() - restored:.0f} s after its power.")
+    assert load.failed
+    assert load.silence < SILENT_REDIS_SECONDS
+    tools.say(
+        f"Answers of a webhook were at most {load.silence:.1f} s apart, and {load.unready:.1f} s those with 200."
+    )
+    lost = cluster.lacking(BY_ITSELF_SECONDS)
+    tools.say(
+        f"{len(load.uploaded)} uploads were acknowledged, and {load.failed} were not; "
+        f"the index lacked {len(lost)} {time.monotonic() - restored:.0f} s after the power."
+    )
+    if lost:
+        tools.say(cluster.compare())
+    cluster.agrees(load)
+    cluster.at_rest()
 
 
 def test_destroy_leaves_nothing_but_the_data(cluster: ClusterStack) -> None:
