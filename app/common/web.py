@@ -75,7 +75,7 @@ class Service(Flask):
     def post_shortly(self, path: str) -> Callable[[Short], Short]:
         """Have what is posted to a path answered without Flask, whose way takes longer than such a function.
 
-        Flask describes it, and says so where it refuses or fails.
+        Refusals and errors are Flask's answers, as the description is.
         """
 
         def put(answer_of: Short) -> Short:
@@ -102,10 +102,10 @@ class Service(Flask):
             return super().wsgi_app(environ, start_response)
         try:
             answer = short(environ["wsgi.input"].read(int(size)), environ.get("QUERY_STRING", ""))
+            body = json.dumps(answer).encode()
         except Exception as raised:
             with self.request_context(environ):
                 return self.make_response(self.handle_user_exception(raised))(environ, start_response)
-        body = json.dumps(answer).encode()
         start_response("200 OK", [("Content-Type", JSON), ("Content-Length", str(len(body)))])
         return [body]
 

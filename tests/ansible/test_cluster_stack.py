@@ -208,6 +208,7 @@ def test_the_host_of_the_index_is_waited_for(cluster: ClusterStack) -> None:
         restored = time.monotonic()
         cluster.back("two")
     assert load.failed == 0
+    assert load.unready < ALWAYS_SECONDS
     cluster.agrees(load)
     tools.say(f"The index's host was back: the index agreed {time.monotonic() - restored:.0f} s after its power.")
 

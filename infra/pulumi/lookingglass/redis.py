@@ -24,7 +24,13 @@ HEALTHY = (
 
 #: Waits until no other Redis has the volume. A Swarm whose network was split may start one beside the one that it had
 #: lost sight of, and what that one acknowledged from then on would be in the log and in no memory.
-ALONE = ("sh", "-c", 'exec 9>>/data/lock && flock 9 && exec "$@"', "sh")
+ALONE = (
+    "sh",
+    "-c",
+    "exec 9>>/data/lock && { flock -n 9 || { echo 'Another Redis has this volume; waiting until it ends.' >&2 && "
+    'flock 9; }; } && exec "$@"',
+    "sh",
+)
 
 
 class Redis(Deployment):

@@ -96,7 +96,7 @@ def _swarm(settings: Settings) -> Iterator[str]:
         if not ip_address(given).is_unspecified and not ip_address(given).is_loopback:
             yield f"{key}: a Swarm publishes on all addresses of a node, 0.0.0.0, or not at all, 127.0.0.1"
     if settings.run_registry and settings.registry_port is None:
-        yield "runRegistry: registry has to be the address and port of its node, as 192.0.2.11:5000"
+        yield "runRegistry: registry has to be the IP address and port of its node, as 192.0.2.11:5000"
     elif settings.run_registry and settings.registry_port in settings.ports.values():
         yield f"registry: port {settings.registry_port} is another service's"
     if any(not gpu.startswith("GPU-") for gpu in settings.gpus):

@@ -306,8 +306,13 @@ class Settings(BaseModel):
 
     @property
     def registry_port(self) -> int | None:
-        """Where the registry listens; None where it is not said, or there is none."""
-        return urlsplit(f"//{self.registry}").port if self.registry else None
+        """Where a registry of the stack's own listens; None where `registry` is not an IP address and a port."""
+        host, _, port = (self.registry or "").rpartition(":")
+        try:
+            ip_address(host)
+        except ValueError:
+            return None
+        return int(port) if port.isdecimal() and 0 < int(port) < 65536 else None
 
     @property
     def index_copies(self) -> int | None:

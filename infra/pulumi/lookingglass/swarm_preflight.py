@@ -21,9 +21,6 @@ MOVE = (
     "it on its node"
 )
 
-#: Tasks that are meant to run.
-RUNNING = {"desired-state": "running"}
-
 #: What a registry says of an image that it does not have; with it, it has answered.
 ANSWERED = (401, 403, 404)
 
@@ -121,7 +118,7 @@ def _webhooks(settings: Settings, nodes: list[Node]) -> Iterator[str]:
 
 def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node], stack: str) -> Iterator[str]:
     built = [key for key, builds in settings.builds.items() if builds]
-    if not built or (settings.run_registry and not _runs_registry(client, stack)):
+    if not built or (settings.run_registry and not _runs_registry(settings, client, stack)):
         return  # there is nothing to ask for, or nobody to ask yet
     if settings.registry is None:
         if len(nodes) > 1:
@@ -139,11 +136,14 @@ def _registry(settings: Settings, client: docker.DockerClient, nodes: list[Node]
         yield f"registry: {settings.registry} does not answer the engine: {error}"
 
 
-def _runs_registry(client: docker.DockerClient, stack: str) -> bool:
-    """Whether the stack's own registry is up; where it is not yet, or cannot start, the change may mend it."""
-    for service in client.services.list(filters={"name": f"lookingglass-{stack}-registry"}):
-        tasks = service.tasks(RUNNING)  # type: ignore[no-untyped-call]
-        return any(task["Status"]["State"] == "running" for task in tasks)
+def _runs_registry(settings: Settings, client: docker.DockerClient, stack: str) -> bool:
+    """Whether the stack's own registry is up at its port; where it is not yet, or cannot start, `up` may mend it."""
+    name = f"lookingglass-{stack}-registry"
+    for service in client.services.list(filters={"name": name}):
+        published = {port.get("PublishedPort") for port in service.attrs["Spec"]["EndpointSpec"].get("Ports", ())}
+        if service.name == name and settings.registry_port in published:
+            tasks = service.tasks({"desired-state": "running"})  # type: ignore[no-untyped-call]
+            return any(task["Status"]["State"] == "running" for task in tasks)
     return False
 
 

@@ -79,6 +79,7 @@ def check(
             },
             "Two hosts keep the same",
         ),
+        ({"swarm_managers": {"a": {"swarm_keeps": {"registry": 2}}}}, "There is one registry"),
         (
             {
                 "swarm_managers": {"a": {}},
@@ -95,7 +96,17 @@ def check(
             "1.18.2 of b is too old for a Swarm; 1.19 or newer",
         ),
     ],
-    ids=["no-manager", "no-manager-left", "two-roles", "state", "service", "kept-twice", "data-leaves", "toolkit"],
+    ids=[
+        "no-manager",
+        "no-manager-left",
+        "two-roles",
+        "state",
+        "service",
+        "kept-twice",
+        "registry",
+        "data-leaves",
+        "toolkit",
+    ],
 )
 def test_nonsense_is_refused(tmp_path: Path, groups: dict[str, dict[str, dict[str, Any]]], sentence: str) -> None:
     result = check(tmp_path, **groups)

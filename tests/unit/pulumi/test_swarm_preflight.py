@@ -28,6 +28,8 @@ class Manager:
     away: tuple[str, ...] = ()
     #: What the tasks of its services do; what is said of a registry that is asked.
     doing: str = "running"
+    #: The port that they publish.
+    port: int = 5000
     refusal: str = ""
     asked: list[str] = field(default_factory=list)
 
@@ -54,7 +56,12 @@ class Manager:
         found = [
             SimpleNamespace(
                 name=name,
-                attrs={"Spec": {"TaskTemplate": {"ContainerSpec": {"Args": args}}}},
+                attrs={
+                    "Spec": {
+                        "TaskTemplate": {"ContainerSpec": {"Args": args}},
+                        "EndpointSpec": {"Ports": [{"PublishedPort": self.port}]},
+                    }
+                },
                 tasks=lambda _: [{"Status": {"State": self.doing}}],
             )
             for name, args in self.running.items()
@@ -204,8 +211,11 @@ def test_a_registry_of_the_stacks_own_is_not_asked_before_it_is_up() -> None:
     failing = with_registry(
         refusal="connection refused", doing="rejected", running={"lookingglass-main-registry": []}
     )
-    assert look(failing, **REGISTRY).problems == []
-    assert first.asked == failing.asked == []
+    moving = with_registry(refusal="connection refused", port=5050, running={"lookingglass-main-registry": []})
+    another = with_registry(refusal="connection refused", running={"lookingglass-main-registry-of-another": []})
+    for manager in (first, failing, moving, another):
+        assert look(manager, **REGISTRY).problems == []
+        assert manager.asked == []
 
 
 def test_one_that_is_up_has_to_answer() -> None:

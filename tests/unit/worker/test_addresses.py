@@ -35,4 +35,6 @@ def test_the_kernel_of_a_face_service_is_asked_whether_it_is_still_there_while_a
         assert given.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         connection.close()
         server.shutdown()
+    [(_, secure)] = Addresses("https://127.0.0.1:1").in_turn()
+    assert secure.conn_kw["socket_options"] == pool.conn_kw["socket_options"]
     assert ASKED_AFTER_S < GIVEN_UP_AFTER_S < ANSWER_S
