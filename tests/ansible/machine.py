@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -122,7 +122,7 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
     """
     container = client.containers.create(
         image(client, suite),
-        name=f"lookingglass-test-{name}",
+        name=freed(client, name),
         hostname=name,
         labels={LABEL: name},
         cap_add=CAPABILITIES,
@@ -148,6 +148,16 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
     finally:
         container.remove(force=True, v=True)
         client.volumes.get(f"lookingglass-test-{name}").remove()
+
+
+def freed(client: docker.DockerClient, name: str) -> str:
+    """The name of a container of the tests, and what a run that was killed left under it is gone."""
+    full = f"lookingglass-test-{name}"
+    with suppress(docker.errors.NotFound):
+        client.containers.get(full).remove(force=True, v=True)
+    with suppress(docker.errors.NotFound):
+        client.volumes.get(full).remove()
+    return full
 
 
 def put(container: Container, path: str, text: str, mode: int = 0o644) -> None:

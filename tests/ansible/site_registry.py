@@ -6,7 +6,7 @@ from pathlib import Path
 
 import docker
 
-from tests.ansible.machine import LABEL, Machine, put
+from tests.ansible.machine import LABEL, Machine, freed, put
 from tests.infra import engine
 
 #: The name that hosts know it by.
@@ -29,7 +29,7 @@ def image(client: docker.DockerClient) -> str:
 @contextmanager
 def registry(client: docker.DockerClient) -> Iterator[str]:
     """Its address, for as long as the context lasts."""
-    container = client.containers.create(image(client), name="lookingglass-test-registry", labels={LABEL: "registry"})
+    container = client.containers.create(image(client), name=freed(client, "registry"), labels={LABEL: "registry"})
     try:
         certificate = engine.authority().issue_cert(NAME)
         put(container, "/etc/docker/registry/certificate.pem", certificate.cert_chain_pems[0].bytes().decode())
