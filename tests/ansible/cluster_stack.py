@@ -77,8 +77,10 @@ class Load:
     """What was uploaded while something happened, and how that was from outside."""
 
     uploaded: dict[str, str] = field(default_factory=dict)
-    #: Uploads that were not acknowledged, and were tried again.
-    failed: int = 0
+    #: Why uploads were not acknowledged, which were tried again.
+    failed: list[str] = field(default_factory=list)
+    #: The longest time, in seconds, between two that were.
+    stalled: float = 0
     #: The longest times, in seconds, between two answers of any webhook, and between two that it is ready.
     silence: float = 0
     unready: float = 0
@@ -164,14 +166,15 @@ class ClusterStack:
                 thread.join()
 
     def _upload(self, crawler: Minio, load: Load, stop: threading.Event) -> None:
-        number = next(self.numbers)
+        number, acknowledged = next(self.numbers), time.monotonic()
         while not stop.wait(UPLOAD_SECONDS):
             try:
                 load.upload(crawler, f"{number}.jpg", number)
-            except (urllib3.exceptions.HTTPError, MinioException):
-                load.failed += 1
+            except (urllib3.exceptions.HTTPError, MinioException) as error:
+                load.failed.append(str(error))
             else:
-                number = next(self.numbers)
+                now, number = time.monotonic(), next(self.numbers)
+                load.stalled, acknowledged = max(load.stalled, now - acknowledged), now
 
     def _ask(self, load: Load, stop: threading.Event) -> None:
         urls = [f"http://{machine.address}:{PORTS['webhook']}/health" for machine in self.machines.values()]

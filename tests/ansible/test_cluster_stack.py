@@ -17,7 +17,7 @@ from lookingglass.images import stage_ca_bundle
 from infra import contract
 from infra.local import tools
 from tests.ansible import site_registry
-from tests.ansible.cluster_stack import CUT, LOG, MOVES_SECONDS, NAME, ClusterStack
+from tests.ansible.cluster_stack import CUT, LOG, MOVES_SECONDS, NAME, ClusterStack, Load
 from tests.ansible.machine import Machine, boot
 from tests.ansible.site import Site
 from tests.fixtures import eventually
@@ -26,6 +26,9 @@ from tests.infra.docker_plugin import ROOT
 from tests.infra.stack import configure, open_stack
 
 pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
+
+#: Seconds without an acknowledged upload that are a try which ran out of time, and another.
+STALLED_SECONDS = 25
 
 #: Seconds without an answer of any webhook that are a slow machine's, and no gap.
 ALWAYS_SECONDS = 5
@@ -142,6 +145,13 @@ def count(tasks: dict[str, list[str]], *, without: str = "") -> int:
     return sum(len(containers) for host, containers in tasks.items() if host != without)
 
 
+def goes_on(load: Load) -> None:
+    """Uploads went on; one that was not acknowledged was at the next try."""
+    if load.failed:
+        tools.say(f"{len(load.failed)} uploads were tried again: {'; '.join(sorted(set(load.failed)))}")
+    assert load.stalled < STALLED_SECONDS
+
+
 def test_three_hosts_index_a_photo(cluster: ClusterStack, photos: dict[str, bytes]) -> None:
     cluster.stack.up(on_output=tools.say)
     photo = photos["astronaut.png"]
@@ -180,7 +190,7 @@ def test_new_code_a_new_credential_and_twice_the_workers_roll_while_a_webhook_al
     assert cluster.outputs["gpu_worker_token"] != token
     tools.say(f"While they rolled, answers of a webhook were at most {load.unready:.1f} s apart.")
     assert load.unready < ALWAYS_SECONDS
-    assert load.failed == 0
+    goes_on(load)
     cluster.agrees(load)
 
 
@@ -195,7 +205,7 @@ def test_a_drained_host_runs_nothing_and_the_others_all(cluster: ClusterStack) -
             "the others run what it ran",
             MOVES_SECONDS,
         )
-    assert load.failed == 0
+    goes_on(load)
     cluster.agrees(load)
     cluster.docker("node update --availability active three")
 
@@ -207,7 +217,7 @@ def test_the_host_of_the_index_is_waited_for(cluster: ClusterStack) -> None:
         assert cluster.tasks("gpu-worker") == {}
         restored = time.monotonic()
         cluster.back("two")
-    assert load.failed == 0
+    goes_on(load)
     assert load.unready < ALWAYS_SECONDS
     cluster.agrees(load)
     tools.say(f"The index's host was back: the index agreed {time.monotonic() - restored:.0f} s after its power.")
@@ -236,7 +246,7 @@ def test_a_network_that_splits_for_a_minute_costs_nothing(cluster: ClusterStack)
             MOVES_SECONDS,
         )
         tools.say(f"There were as many tasks as asked for {time.monotonic() - healed:.0f} s after it was whole.")
-    assert load.failed == 0
+    goes_on(load)
     assert load.unready < ALWAYS_SECONDS
     cluster.agrees(load)
     cluster.at_rest()
@@ -269,7 +279,7 @@ def test_the_host_of_bucket_queue_and_leader_is_lost_and_what_was_acknowledged_i
     )
     lost = cluster.lacking(BY_ITSELF_SECONDS)
     tools.say(
-        f"{len(load.uploaded)} uploads were acknowledged, and {load.failed} were not; "
+        f"{len(load.uploaded)} uploads were acknowledged, and {len(load.failed)} tries were not; "
         f"the index lacked {len(lost)} {time.monotonic() - restored:.0f} s after the power."
     )
     if lost:

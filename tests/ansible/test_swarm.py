@@ -24,13 +24,14 @@ MTU = 1400
 
 #: Notes every command line that a machine sees, until it is stopped.
 WATCH_COMMANDS = """
-import pathlib
+import os
 seen = set()
 with open("/run/commands", "w") as log:
-    while not pathlib.Path("/run/enough").exists():
-        for path in pathlib.Path("/proc").glob("[1-9]*/cmdline"):
+    while not os.path.exists("/run/enough"):
+        for number in filter(str.isdecimal, os.listdir("/proc")):
             try:
-                line = path.read_text().replace("\\0", " ")
+                with open(f"/proc/{number}/cmdline") as command:
+                    line = command.read().replace("\\0", " ")
             except OSError:
                 continue
             if line not in seen:
