@@ -28,9 +28,6 @@ HINTS_SINCE = "lookingglass:events:hints_since"
 #: Redis key with the time of the last request that MinIO sent.
 LAST_EVENT = "lookingglass:events:last"
 
-#: The fields of a job that differ from those of others on its queue.
-_OWN = ("created_at", "enqueued_at", "data", "description", "timeout")
-
 #: Most jobs waiting where nobody asks.
 NO_LIMIT = 2**53
 
@@ -161,24 +158,26 @@ class Intake:
     def _fields_of_all(self, target: Queue) -> list[Any]:
         """The fields that every job of ours on a queue has alike, as RQ writes them, with their values."""
         sample = ObjectJob(target.name, "sample", "", "", "", 1)
-        fields = target.create_job(ROUTE, **options(sample, self._settings)).to_dict()
-        return [part for name, value in fields.items() if value != "" and name not in _OWN for part in (name, value)]
+        fields, own = target.create_job(ROUTE, **options(sample, self._settings)).to_dict(), self._own_fields(sample)
+        return [part for name, value in fields.items() if value != "" and name not in own for part in (name, value)]
 
-    def _arguments(self, job: ObjectJob) -> list[Any]:
-        """What the script takes for a job: what RQ would store and push, which takes it ten times as long to make."""
-        target, alike = self._queues[job.queue], self._alike[job.queue]
+    def _own_fields(self, job: ObjectJob) -> JSON:
+        """The fields in which a job differs from others on its queue."""
         wanted, now = options(job, self._settings), utcformat(datetime.now(UTC))
-        own = {
+        return {
             "created_at": now,
             "enqueued_at": now,
             # As it is, which RQ reads too: to compress so few bytes takes longer than all the rest.
-            "data": target.serializer.dumps((ROUTE, None, (), wanted["kwargs"])),
+            "data": self._queues[job.queue].serializer.dumps((ROUTE, None, (), wanted["kwargs"])),
             "description": wanted["description"],
             "timeout": wanted["timeout"],
         }
-        fields = [*alike, *(part for field in own.items() for part in field)]
+
+    def _arguments(self, job: ObjectJob) -> list[Any]:
+        """What the script takes for a job: what RQ would store and push, which takes it ten times as long to make."""
+        fields = [*self._alike[job.queue], *(part for field in self._own_fields(job).items() for part in field)]
         push = "LPUSH" if job.at_front else "RPUSH"
-        return [Job.key_for(job.job_id), job.job_id, target.key, push, len(fields), *fields]
+        return [Job.key_for(job.job_id), job.job_id, self._queues[job.queue].key, push, len(fields), *fields]
 
 
 def _answer(job: ObjectJob, status: str) -> JSON:
