@@ -4,7 +4,7 @@ import docker
 import pytest
 
 from tests.ansible import repository
-from tests.ansible.machine import make_keys
+from tests.ansible.machine import make_keys, save_image
 from tests.ansible.site import Site
 from tests.infra import engine
 
@@ -16,8 +16,6 @@ def site(docker_client: "docker.DockerClient", tmp_path_factory: pytest.TempPath
     for name in ("repository", "keys", "site"):
         (directory / name).mkdir()
     repositories = repository.make(directory / "repository", docker_client, base)
-    with (directory / "repository" / "base.tar").open("wb") as archive:
-        for chunk in docker_client.images.get(base).save(named=True):
-            archive.write(chunk)
+    save_image(docker_client, base, directory / "repository" / "base.tar")
     keys = make_keys(directory / "keys")
     return Site(directory / "site", repositories, base, keys / "ssh")

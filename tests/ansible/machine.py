@@ -160,6 +160,13 @@ def freed(client: docker.DockerClient, name: str) -> str:
     return full
 
 
+def save_image(client: docker.DockerClient, image: str, path: Path) -> None:
+    """Write an image into a file, for `docker load` on a machine."""
+    with path.open("wb") as archive:
+        for chunk in client.images.get(image).save(named=True):
+            archive.write(chunk)
+
+
 def put(container: Container, path: str, text: str, mode: int = 0o644) -> None:
     """Write a file into a container that does not run."""
     archive = BytesIO()

@@ -18,7 +18,7 @@ from infra import contract
 from infra.local import tools
 from tests.ansible import site_registry
 from tests.ansible.cluster_stack import CUT, LOG, MOVES_SECONDS, NAME, ClusterStack, Load
-from tests.ansible.machine import Machine, boot
+from tests.ansible.machine import Machine, boot, save_image
 from tests.ansible.site import Site
 from tests.fixtures import eventually
 from tests.infra import engine
@@ -81,9 +81,7 @@ def images(docker_client: "docker.DockerClient", site: Site, machines: dict[str,
     found = {"baseImage": site.image}
     own = {"redis": engine.redis_image, "minio": minio_image, "registry": site_registry.image}
     for name, image in {name: make(docker_client) for name, make in own.items()}.items():
-        with (site.repositories.directory / f"{name}.tar").open("wb") as archive:
-            for chunk in docker_client.images.get(image).save(named=True):
-                archive.write(chunk)
+        save_image(docker_client, image, site.repositories.directory / f"{name}.tar")
         found[f"{name}Image"] = pushed = f"{site_registry.NAME}/{name}:test"
         load = f"docker load --quiet --input /srv/repository/{name}.tar"
         machines["one"].run(f"{load}; docker tag {image} {pushed}; docker push --quiet {pushed}")

@@ -14,7 +14,7 @@ from lookingglass import settings
 
 from infra import contract
 from tests.ansible import site_registry
-from tests.ansible.machine import Machine, boot
+from tests.ansible.machine import Machine, boot, save_image
 from tests.ansible.site import Result, Site
 
 pytestmark = pytest.mark.timeout(900)
@@ -128,9 +128,7 @@ class Cluster:
 def serve_registry(cluster: Cluster, client: "docker.DockerClient") -> None:
     """Make the service that the program declares, without a network of its own."""
     image, one = site_registry.image(client), cluster.machines["one"]
-    with (cluster.site.repositories.directory / "registry.tar").open("wb") as archive:
-        for chunk in client.images.get(image).save(named=True):
-            archive.write(chunk)
+    save_image(client, image, cluster.site.repositories.directory / "registry.tar")
     one.write("/root/registry.yml", own_registry.CONFIGURATION)
     one.run("docker load --quiet --input /srv/repository/registry.tar")
     one.run("docker secret create registry.yml /root/registry.yml")
