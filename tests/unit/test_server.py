@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,22 @@ from tests.fixtures import free_port
 
 SERVICE = """
 import sys, time
-from flask import Response, jsonify, send_file
-from app.common.server import Channel, serve
+from flask import Response, jsonify, request, send_file
+from app.common.server import Channel, Server, serve
 from app.common.web import Service, Token
 app = Service("service", token_of=lambda path: Token("TOKEN", None), max_body_bytes=1000)
+turns, turn = 0, Server._turn
+def counted(server):
+    global turns
+    turns += 1
+    turn(server)
+Server._turn = counted
+@app.get("/turns")
+def of_the_loop():
+    return jsonify(turns)
+@app.post("/size")
+def size():
+    return jsonify(len(request.get_data()))
 @app.get("/slow")
 def slow():
     time.sleep(2)
@@ -115,5 +128,97 @@ def test_a_file_is_sent_whole_and_the_connection_goes_on(tmp_path: Path) -> None
                 assert (answer.status, answer.data) == (200, Path(__file__).read_bytes())
                 assert answer.headers["Content-Type"].startswith("text/plain")
             assert http.request("GET", f"http://127.0.0.1:{port}/health/live").status == 200
+    finally:
+        process.stop()
+
+
+def test_who_asks_again_at_once_is_answered_without_the_loop(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with urllib3.PoolManager(retries=False, maxsize=1) as http:
+            turns = [http.request("GET", f"http://127.0.0.1:{port}/turns").json() for _ in range(30)]
+        assert turns[-1] - turns[0] < 10
+    finally:
+        process.stop()
+
+
+def test_threads_that_stay_leave_enough_for_others(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    url, done = f"http://127.0.0.1:{port}/health/live", threading.Event()
+
+    def ask_on() -> int:
+        with urllib3.PoolManager(retries=False, maxsize=1) as http:
+            return sum(http.request("GET", url).status == 200 for _ in iter(done.is_set, True))
+
+    try:
+        with ThreadPoolExecutor(12) as crowd:
+            answered = [crowd.submit(ask_on) for _ in range(12)]
+            time.sleep(0.5)
+            waits = []
+            for _ in range(20):
+                began = time.monotonic()
+                assert urllib3.request("GET", url, retries=False).status == 200
+                waits.append(time.monotonic() - began)
+            done.set()
+            counts = [one.result() for one in answered]
+        assert max(waits) < 2
+        assert min(counts) > max(counts) / 20  # nobody is kept waiting for long by who stays
+    finally:
+        done.set()
+        process.stop()
+
+
+PUT = b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+EXPECTING = b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize(
+    ("pieces", "answers"),
+    [
+        ([PUT + b"12345", PUT + b"12345"], 2),
+        ([PUT + b"12345" + PUT + b"12345" + PUT + b"12345"], 3),
+        ([PUT + b"12345" + PUT[:20], PUT[20:] + b"12", b"345"], 2),
+        ([PUT + b"12345", PUT, b"12", b"345"], 2),
+        ([PUT + b"12345", EXPECTING, b"12345" + PUT + b"12345"], 3),
+    ],
+)
+def test_requests_of_one_connection_are_answered_however_they_come(
+    tmp_path: Path, pieces: list[bytes], answers: int, pause: float
+) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(pause)
+            client.shutdown(socket.SHUT_WR)
+            came = b"".join(iter(lambda: client.recv(4096), b""))
+        assert came.count(b"HTTP/1.1 200 OK") == answers
+        assert came.count(b"\r\n\r\n5\n") == answers
+    finally:
+        process.stop()
+
+
+def test_told_to_stop_it_ends_though_a_thread_stays_with_a_client(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(PUT + b"12345")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            os.kill(process.pid, signal.SIGTERM)
+            assert client.recv(4096) == b""
+    finally:
+        process.stop()
+
+
+def test_a_slow_body_is_ended_though_a_thread_stayed_for_its_head(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(PUT + b"12345" + PUT + b"1")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            assert client.recv(4096) == b""  # after body_seconds
+            assert process.running
     finally:
         process.stop()
