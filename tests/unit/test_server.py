@@ -219,6 +219,6 @@ def test_a_slow_body_is_ended_though_a_thread_stayed_for_its_head(tmp_path: Path
             client.sendall(PUT + b"12345" + PUT + b"1")
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
             assert client.recv(4096) == b""  # after body_seconds
-            assert process.running
+            assert process.running()
     finally:
         process.stop()

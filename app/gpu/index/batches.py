@@ -1,9 +1,13 @@
-"""The one thread that changes the index: it takes all that waits, and answers when that is durable."""
+"""Changes of many threads, made together by one of them: all that waits, and nothing waits for more.
 
-import queue
+Who finds nobody at it has the turn, sees to all that waits and passes the turn on. So who is alone waits for no other
+thread, and the more there are, the more is made at once.
+"""
+
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.gpu.index.changes import Change, Changes
@@ -13,21 +17,31 @@ from app.gpu.index.store import Payload
 MOST_CHANGES = 256
 MOST_FACES = 2048
 
-_END = object()
+
+@dataclass(slots=True, eq=False)
+class _Wish:
+    """What a thread asks for: an item to be claimed, a change, or something else to be done."""
+
+    what: "str | Change | Callable[[], Any]"
+    answer: Any = None
+    answered: bool = False
+    #: Set when it is answered, or has the turn.
+    called: threading.Event = field(default_factory=threading.Event)
 
 
 class Batches:
-    """Claims and changes of many threads, made together; nothing waits for more to come."""
+    """Claims and changes of many threads; `Changes` is used by one of them at a time."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="index", daemon=True)
-        self._thread.start()
+        self._lock = threading.Lock()
+        #: Whether somebody has the turn, and who waits; the first of them is the next who has it.
+        self._turn_taken = False
+        self._waiting: deque[_Wish] = deque()
 
-    def claim(self, item: str) -> Payload | None:
+    def claim(self, item: str) -> Payload:
         """The record of an item as it is now, see `Changes.claim`."""
-        found: Payload | None = self._ask(item)
+        found: Payload = self._ask(item)
         return found
 
     def make(self, change: Change) -> Payload:
@@ -44,65 +58,70 @@ class Batches:
         return self._ask(work)
 
     def close(self) -> None:
-        """Finish what waits, and end."""
-        self._waiting.put((_END, None))
-        self._thread.join()
+        """Wait until what was asked for before is done."""
+        self.call(lambda: None)
 
-    def _ask(self, wish: Any) -> Any:
-        answer: Future[Any] = Future()
-        self._waiting.put((wish, answer))
-        return answer.result()
+    def _ask(self, what: "str | Change | Callable[[], Any]") -> Any:
+        wish = _Wish(what)
+        with self._lock:
+            self._waiting.append(wish)
+            waits, self._turn_taken = self._turn_taken, True
+        if waits:
+            wish.called.wait()
+        if not wish.answered:
+            try:
+                self._answer_all(self._take())
+            finally:
+                self._pass_on()
+        if isinstance(wish.answer, BaseException):
+            raise wish.answer
+        return wish.answer
 
-    def _run(self) -> None:
-        put_off: list[tuple[Any, Future[Any]]] = []
-        ended = False
-        while not ended or put_off:
-            taken, put_off = self._take(put_off, wait=not put_off)
-            ended = ended or any(wish is _END for wish, _ in taken)
-            self._answer(
-                [(wish, answer) for wish, answer in taken if isinstance(wish, str)],
-                lambda items: [found.get(item) for found in [self._changes.claim(items)] for item in items],
-            )
-            self._answer([(wish, answer) for wish, answer in taken if isinstance(wish, Change)], self._changes.make)
-            for wish, answer in taken:
-                if callable(wish):
-                    self._answer([(wish, answer)], lambda calls: [call() for call in calls])
-
-    def _take(
-        self, first: list[tuple[Any, Future[Any]]], *, wait: bool
-    ) -> tuple[list[tuple[Any, Future[Any]]], list[tuple[Any, Future[Any]]]]:
-        """What waits, and what of it is put off: a second change of one item, and what is too much."""
-        taken: list[tuple[Any, Future[Any]]] = []
-        put_off: list[tuple[Any, Future[Any]]] = []
+    def _take(self) -> list[_Wish]:
+        """What waits, but for a second change of one item, and what is too much: that waits on."""
+        taken: list[_Wish] = []
+        put_off: list[_Wish] = []
         items: set[str] = set()
         faces = 0
-        for wish, answer in [*first, *self._all_waiting(wait)]:
-            if isinstance(wish, Change):
-                if wish.claim.item_id in items or len(taken) >= MOST_CHANGES or (items and faces > MOST_FACES):
-                    put_off.append((wish, answer))
-                    continue
-                items.add(wish.claim.item_id)
-                faces += len(wish.faces)
-            taken.append((wish, answer))
-        return taken, put_off
+        with self._lock:
+            for wish in self._waiting:
+                if isinstance(wish.what, Change):
+                    item = wish.what.claim.item_id
+                    if item in items or len(taken) >= MOST_CHANGES or (items and faces > MOST_FACES):
+                        put_off.append(wish)
+                        continue
+                    items.add(item)
+                    faces += len(wish.what.faces)
+                taken.append(wish)
+            self._waiting = deque(put_off)
+        return taken
 
-    def _all_waiting(self, wait: bool) -> list[tuple[Any, Future[Any]]]:
-        found = [self._waiting.get()] if wait else []
-        while True:
-            try:
-                found.append(self._waiting.get_nowait())
-            except queue.Empty:
-                return found
-
-    def _answer(self, asked: list[tuple[Any, Future[Any]]], work: Callable[[list[Any]], list[Any]]) -> None:
-        if not asked:
-            return
-        try:
-            results = work([wish for wish, _ in asked])
-        except Exception as error:  # whoever asked is told, and the thread goes on
-            results = [error] * len(asked)
-        for (_, answer), result in zip(asked, results, strict=True):
-            if isinstance(result, Exception):
-                answer.set_exception(result)
+    def _pass_on(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting[0].called.set()
             else:
-                answer.set_result(result)
+                self._turn_taken = False
+
+    def _answer_all(self, wishes: Sequence[_Wish]) -> None:
+        self._answer([wish for wish in wishes if isinstance(wish.what, str)], self._claim)
+        self._answer([wish for wish in wishes if isinstance(wish.what, Change)], self._changes.make)
+        for wish in wishes:
+            if callable(wish.what):
+                self._answer([wish], lambda calls: [call() for call in calls])
+
+    def _claim(self, items: list[str]) -> list[Payload]:
+        found = self._changes.claim(items)
+        return [found[item] for item in items]
+
+    def _answer(self, wishes: Sequence[_Wish], work: Callable[[list[Any]], Sequence[Any]]) -> None:
+        if not wishes:
+            return
+        answers: Sequence[Any]
+        try:
+            answers = work([wish.what for wish in wishes])
+        except Exception as error:  # everybody is told, and the turn goes on
+            answers = [error] * len(wishes)
+        for wish, answer in zip(wishes, answers, strict=True):
+            wish.answer, wish.answered = answer, True
+            wish.called.set()

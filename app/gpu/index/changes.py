@@ -4,7 +4,7 @@ Between a look at the bucket and the change that follows from it lies an analysi
 die, or be cut off with a request still under way. What keeps the index true lies in the index:
 
 - Each change gives the item's record another `revision`. A change is claimed by reading it, and is made only while it
-  is still the same (a conditional write, read back). Of an item without a record, an absent one is written first.
+  is still the same (a conditional write, read back), or while there is still none.
 - A deletion leaves such an absent record behind, for as long as anybody could come too late.
 - A writer announces the points that it is going to write in the record (`writing`), then writes them, then drops the
   item's other points, then completes the record: a crash leaves a record that is behind, never one that promises what
@@ -41,7 +41,8 @@ from app.gpu.index.store import Payload, Point, Store, Vector, Where
 class Claim:
     """The right to change an item, as long as nobody else changed it since.
 
-    `record` is what the index held of it when it was claimed, also where that is nothing.
+    `record` is what the index held of it when it was claimed; where that is nothing, an absent one without a revision
+    that says when it was looked for.
     """
 
     bucket: str
@@ -50,8 +51,9 @@ class Claim:
     record: Payload
 
     @property
-    def revision(self) -> str:
-        return str(self.record["revision"])
+    def revision(self) -> str | None:
+        """What the record must still be of; None where there must still be none."""
+        return self.record.get("revision")
 
 
 @dataclass(slots=True)
@@ -79,29 +81,25 @@ class Changes:
         self.writer = uuid.uuid4().hex
 
     def claim(self, items: Sequence[str]) -> dict[str, Payload]:
-        """The records of items as they are now, each with a revision.
-
-        One that was swept meanwhile is missing, and is to be claimed again.
-        """
+        """The records of items as they are now, see `Claim`."""
         ids = list(dict.fromkeys(items))
         found = self._store.retrieve(ITEMS, ids)
-        missing = [item for item in ids if item not in found]
-        if missing:
-            absent = [Point(item, None, self._absent()) for item in missing]
-            self._store.upsert(ITEMS, absent, mode="insert_only")
         old = {item: record for item, record in found.items() if "revision" not in record}
         if old:  # written by an earlier version
             revised = [Point(item, None, {**record, "revision": _revision()}) for item, record in old.items()]
             self._store.upsert(ITEMS, revised, Where(absent=("revision",)), "update_only")
-        if again := [*missing, *old]:
-            found |= self._store.retrieve(ITEMS, again)
-        return {item: record for item, record in found.items() if "revision" in record}
+            known = {item: record for item, record in found.items() if item not in old}
+            found = known | self._store.retrieve(ITEMS, list(old))
+        nothing = {"status": ABSENT, "since": self._now()}
+        return {item: found.get(item, nothing) for item in ids}
 
     def make(self, changes: Sequence[Change]) -> list[Payload | OvertakenError]:
         """Make changes of different items; return each one's record, or why it was not made."""
         fence = max(int(self._now() * 1000), *(change.claim.record.get("fence", 0) + 1 for change in changes))
         announced = [(change, self._announced(change, fence)) for change in changes]
-        made = self._replace((change.claim.revision, record) for change, record in announced)
+        made = self._replace(
+            (change.claim.revision, record) for change, record in announced if not self._is_stale(change.claim)
+        )
         ours = [(change, record) for change, record in announced if record["item_id"] in made]
         if ours:
             self._block([record for _, record in ours], fence)
@@ -128,6 +126,10 @@ class Changes:
         self._store.delete(ITEMS, Where(having={"status": ABSENT}, below={"since": before}))
         for collection in face_collections(self._store):
             self._store.delete(collection, Where(having={"item_id": NOBODY}, below={"blank_since": before}))
+
+    def _is_stale(self, claim: Claim) -> bool:
+        """Whether the item may have come and gone since there was nothing of it: absent records are swept."""
+        return claim.revision is None and abs(self._now() - claim.record["since"]) > RETENTION / 2
 
     def _announced(self, change: Change, fence: int) -> Payload:
         """The record while points may be written: as it was, and with whose points may come; absent at once."""
@@ -221,15 +223,17 @@ class Changes:
                     )
                     self._store.delete(collection, of_others)
 
-    def _replace(self, records: Iterable[tuple[str, Payload]]) -> set[str]:
-        """Put records in place of those with these revisions; return the items whose record that is now."""
+    def _replace(self, records: Iterable[tuple[str | None, Payload]]) -> set[str]:
+        """Put records in place of those with these revisions, or of none; return whose record that is now."""
         wanted = {record["item_id"]: (revision, record) for revision, record in records}
-        if not wanted:
-            return set()
-        points = [Point(item, None, record) for item, (_, record) in wanted.items()]
-        replaced = [revision for revision, _ in wanted.values()]
-        self._store.upsert(ITEMS, points, Where(having={"revision": replaced}), "update_only")
-        found = self._store.retrieve(ITEMS, list(wanted), ("revision",))
+        replaced = [revision for revision, _ in wanted.values() if revision is not None]
+        old = [Point(item, None, record) for item, (revision, record) in wanted.items() if revision is not None]
+        new = [Point(item, None, record) for item, (revision, record) in wanted.items() if revision is None]
+        if old:
+            self._store.upsert(ITEMS, old, Where(having={"revision": replaced}), "update_only")
+        if new:
+            self._store.upsert(ITEMS, new, mode="insert_only")
+        found = self._store.retrieve(ITEMS, list(wanted), ("revision",)) if wanted else {}
         return {item for item, record in found.items() if record.get("revision") == wanted[item][1]["revision"]}
 
     def _absent(self) -> Payload:

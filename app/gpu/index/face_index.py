@@ -96,9 +96,7 @@ class FaceIndex:
             OvertakenError: the index tells already what was seen later.
         """
         patience = round(GRACE / LOOK_INTERVAL)
-        while (record := self._batches.claim(item_id(bucket, key))) is None or self._is_being_written(record):
-            if record is not None and patience <= 0:
-                break
+        while self._is_being_written(record := self._batches.claim(item_id(bucket, key))) and patience > 0:
             self._pause(LOOK_INTERVAL)
             patience -= 1
         if seen_before(record, looked_at, etag):
@@ -261,6 +259,7 @@ class _Mended:
                 self._mend()
                 return value(*arguments, **more)
 
+        setattr(self, name, mended)  # and is not asked for again
         return mended
 
 

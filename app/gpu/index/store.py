@@ -18,6 +18,14 @@ from app.common.errors import TransientError
 Payload = dict[str, Any]
 Vector = NDArray[np.float32]
 
+#: Members that a condition may be on. A store may keep all others in whatever form it likes.
+CONDITIONAL = frozenset(
+    [
+        *("bucket", "status", "reason_code", "model_id", "etag", "item_id", "indexed_at"),
+        *("revision", "fence", "since", "blank_since", "service", "seen_at"),
+    ]
+)
+
 #: What happens to points that are there or not: written anyway, left if there, left if not there.
 Mode = Literal["upsert", "insert_only", "update_only"]
 
@@ -52,7 +60,7 @@ class VectorSpace:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which points are meant: those that meet all conditions."""
+    """Which points are meant: those that meet all conditions, on members that are `CONDITIONAL`."""
 
     #: Members with this value, or one of these.
     having: Mapping[str, str | Collection[str]] = field(default_factory=dict)
@@ -70,6 +78,11 @@ class Where:
     absent: Sequence[str] = ()
     #: Ids, of which theirs is one; none are given where it does not matter.
     ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for members in (self.having, self.lacking, self.below, self.not_from, self.between, self.there, self.absent):
+            if members and not CONDITIONAL.issuperset(members):
+                raise ValueError(f"Conditions may be on {sorted(CONDITIONAL)}, not on {sorted(members)}.")
 
 
 class Store(Protocol):

@@ -1,4 +1,4 @@
-"""Changes of many requests are made together, by one thread, and each hears of its own."""
+"""Changes of many requests are made together, by one of them, and each hears of its own."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +52,7 @@ def batches(slow: Slow) -> Any:
 
 
 def settle(batches: Batches, waiting: int) -> None:
-    while batches._waiting.qsize() < waiting:
+    while len(batches._waiting) < waiting:
         threading.Event().wait(0.001)
 
 
@@ -108,3 +108,17 @@ def test_a_batch_is_bounded(slow: Slow, batches: Batches) -> None:
         slow.go.release(10)
         assert all(answer.result()["key"] for answer in (first, *others))
     assert [len(batch) for batch in slow.batches] == [1, MOST_CHANGES, 10]
+
+
+def test_who_is_alone_waits_for_no_other_thread(slow: Slow, batches: Batches) -> None:
+    slow.go.release()
+    assert batches.call(threading.get_ident) == threading.get_ident()
+
+
+def test_nobody_is_forgotten_however_many_come_at_once(slow: Slow, batches: Batches) -> None:
+    slow.go.release(100_000)
+    with ThreadPoolExecutor(16) as askers:
+        answers = askers.map(lambda n: batches.make(change(str(n % 7), n))["key"], range(3000), timeout=60)
+        assert list(answers) == [str(number % 7) for number in range(3000)]
+    assert sum(map(len, slow.batches)) == 3000
+    assert all(len(set(batch)) == len(batch) for batch in slow.batches)

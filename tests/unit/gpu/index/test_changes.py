@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.common.items import item_id
 from app.common.wire import OvertakenError
 from app.gpu.index import FaceIndex, IndexAwayError, Payload, Store, Vector
 from app.gpu.index import face_index as module
@@ -27,11 +28,11 @@ class CutOff:
         if name != "upsert":
             return call
 
-        def upsert(collection: str, *arguments: Any) -> None:
+        def upsert(collection: str, *arguments: Any, **more: Any) -> None:
             if collection == ITEMS:
-                call(collection, *arguments)
+                call(collection, *arguments, **more)
                 return
-            self.late.append(lambda: call(collection, *arguments))
+            self.late.append(lambda: call(collection, *arguments, **more))
             raise IndexAwayError("cut off")
 
         return upsert
@@ -148,3 +149,31 @@ def test_a_claim_says_what_was_there(index: FaceIndex) -> None:
     held = index.held(claim)
     assert held is not None
     assert held["etag"] == "v1"
+
+
+def test_a_claim_of_nothing_leaves_nothing_and_is_overtaken_by_whoever_was_faster(
+    index: FaceIndex, store: Store
+) -> None:
+    first, second = (index.claim("images", "a.jpg") for _ in range(2))
+    assert store.count(ITEMS, Where()) == 0
+    index.put({"etag": "v1", "status": "indexed"}, [], first)
+    with pytest.raises(OvertakenError):
+        index.put({"etag": "v2", "status": "indexed"}, [], second)
+    record = index.records.get("images", "a.jpg")
+    assert record is not None
+    assert record["etag"] == "v1"
+
+
+def test_a_claim_of_nothing_does_not_outlive_what_would_keep_it_out(index: FaceIndex, store: Store) -> None:
+    now = [0.0]
+    slow = Changes(store, INFO.model_id, lambda: now[0])
+    item = item_id("images", "a.jpg")
+    claim = Claim("images", "a.jpg", item, slow.claim([item])[item])
+    change = Change(claim, {"bucket": "images", "key": "a.jpg", "etag": "v1", "status": "indexed"})
+    now[0] = RETENTION  # it came and went meanwhile, and what told of that was swept
+    [made] = slow.make([change])
+    assert isinstance(made, OvertakenError)
+    assert store.count(ITEMS, Where()) == 0
+    now[0] = 60
+    [made] = slow.make([change])
+    assert not isinstance(made, OvertakenError)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
 from app.common.errors import TransientError
@@ -60,10 +61,12 @@ def test_an_index_of_a_version_before_is_given_what_it_is_selected_by(tmp_path: 
     store.create("items", None, ("bucket",))
     at = datetime(2026, 11, 1, tzinfo=UTC)
     ids = [str(UUID(int=number)) for number in (1, 2)]
-    store.upsert("items", [Point(one, None, {"at": at.replace(day=n).isoformat()}) for n, one in enumerate(ids, 1)])
-    store.create("items", None, ("bucket", "status"), ("at",))
-    assert set(store._shards["items"].info().payload_schema) == {"bucket", "status", "at"}
-    found, _ = store.page("items", Where(between={"at": (at.replace(day=2), None)}), limit=10)
+    store.upsert(
+        "items", [Point(one, None, {"indexed_at": at.replace(day=n).isoformat()}) for n, one in enumerate(ids, 1)]
+    )
+    store.create("items", None, ("bucket", "status"), ("indexed_at",))
+    assert set(store._shards["items"].info().payload_schema) == {"bucket", "status", "indexed_at"}
+    found, _ = store.page("items", Where(between={"indexed_at": (at.replace(day=2), None)}), limit=10)
     assert list(found) == [ids[1]]
     store.close()
 
@@ -77,21 +80,21 @@ def test_what_the_indexes_count_is_what_there_is_whatever_was_written(
     held: dict[str, str] = {}
     store = EdgeStore(tmp_path)
     for turn in range(30):
-        store.create("items", None, ("kind",))
+        store.create("items", None, ("reason_code",))
         ids = [str(UUID(int=random.randrange(3000))) for _ in range(200)]
         given = {one: random.choice(kinds) for one in ids}
-        store.upsert("items", [Point(one, None, {"kind": kind}) for one, kind in given.items()])
+        store.upsert("items", [Point(one, None, {"reason_code": kind}) for one, kind in given.items()])
         held |= given
         if turn % 3 == 0:
             gone = random.choice(kinds)
-            store.delete("items", Where(having={"kind": gone}))
+            store.delete("items", Where(having={"reason_code": gone}))
             held = {one: kind for one, kind in held.items() if kind != gone}
         if turn % 10 == 9:
             store.close()
             store = EdgeStore(tmp_path)  # which is rewritten on the way
         counts = Counter(held.values())
-        assert store.tally("items", "kind", Where()) == counts
-        assert {kind: store.count("items", Where(having={"kind": kind})) for kind in counts} == counts
+        assert store.tally("items", "reason_code", Where()) == counts
+        assert {kind: store.count("items", Where(having={"reason_code": kind})) for kind in counts} == counts
         assert store.count("items", Where()) == counts.total()
     store.close()
 
@@ -100,19 +103,21 @@ def test_a_member_without_an_index_is_counted_by_a_look_at_each(tmp_path: Path) 
     store = EdgeStore(tmp_path)
     store.create("items", None, ())
     ids = [str(UUID(int=number)) for number in range(50)]
-    store.upsert("items", [Point(one, None, {"kind": "rare" if n < 3 else "other"}) for n, one in enumerate(ids)])
-    assert store.count("items", Where(having={"kind": "rare"})) == 3
+    store.upsert(
+        "items", [Point(one, None, {"reason_code": "rare" if n < 3 else "other"}) for n, one in enumerate(ids)]
+    )
+    assert store.count("items", Where(having={"reason_code": "rare"})) == 3
     store.close()
 
 
 def test_everything_is_counted_without_a_look_at_each(tmp_path: Path) -> None:
     store = EdgeStore(tmp_path)
-    store.create("items", None, ("kind",))
+    store.create("items", None, ("reason_code",))
     ids = [str(UUID(int=number)) for number in range(50)]
-    store.upsert("items", [Point(one, None, {"kind": "first"}) for one in ids])
-    store.upsert("items", [Point(one, None, {"kind": "second"}) for one in ids[:20]])
-    store.delete("items", Where(having={"kind": "first"}))
-    assert store.count("items", Where()) == store.count("items", Where(having={"kind": "second"})) == 20
+    store.upsert("items", [Point(one, None, {"reason_code": "first"}) for one in ids])
+    store.upsert("items", [Point(one, None, {"reason_code": "second"}) for one in ids[:20]])
+    store.delete("items", Where(having={"reason_code": "first"}))
+    assert store.count("items", Where()) == store.count("items", Where(having={"reason_code": "second"})) == 20
     store.close()
     again = EdgeStore(tmp_path)
     assert again.count("items", Where()) == 20
@@ -130,6 +135,26 @@ def test_it_is_as_it_was_after_a_restart(tmp_path: Path) -> None:
     put(reopened, "a.jpg", "v2", 1)
     assert reopened.records.points("images", "a.jpg") == 1
     reopened.close()
+
+
+def test_what_no_condition_is_on_comes_back_as_it_was_and_so_does_what_an_earlier_version_wrote(
+    tmp_path: Path,
+) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("items", None, ("bucket",))
+    payload = {"bucket": "images", "key": "é/\n", "score": 0.1, "box": [1.5, 2], "by": {"views": 1}, "reason": None}
+    new, old = (str(UUID(int=number)) for number in (1, 2))
+    store.upsert("items", [Point(new, None, payload)])
+    as_it_was = edge.UpdateOperation.upsert_points([edge.Point(old, {}, payload)], None, edge.UpdateMode.Upsert)
+    store._shards["items"].update(as_it_was)
+    assert store.retrieve("items", [new, old]) == {new: payload, old: payload}
+    some = {name: payload[name] for name in ("bucket", "key")}
+    assert store.retrieve("items", [new, old], ("bucket", "key", "unknown")) == {new: some, old: some}
+    assert store.page("items", Where(), limit=10, members=("key",))[0] == {one: {"key": "é/\n"} for one in (new, old)}
+    assert store.page("items", Where(), limit=10, members=())[0] == {new: {}, old: {}}
+    with pytest.raises(ValueError, match="not on \\['key'\\]"):
+        store.count("items", Where(having={"key": "a"}))
+    store.close()
 
 
 def test_what_an_earlier_version_selected_by_is_kept_in_memory_no_longer(tmp_path: Path) -> None:
@@ -198,8 +223,8 @@ def test_what_was_deleted_leaves_the_disk_at_the_next_start(tmp_path: Path) -> N
     store = EdgeStore(tmp_path)
     store.create("faces_large", VectorSpace(1024, "euclid"), ())
     ids = [str(UUID(int=number)) for number in range(3000)]
-    store.upsert("faces_large", [Point(one, np.ones(1024, np.float32), {"kept": one[-1]}) for one in ids])
-    store.delete("faces_large", Where(having={"kept": list("0123456789abcd")}))
+    store.upsert("faces_large", [Point(one, np.ones(1024, np.float32), {"etag": one[-1]}) for one in ids])
+    store.delete("faces_large", Where(having={"etag": list("0123456789abcd")}))
     left = store.count("faces_large", Where())
     store.keep()
     store.close()

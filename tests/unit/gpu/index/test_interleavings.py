@@ -119,13 +119,13 @@ class Stepped:
 
 
 class Alone:
-    """Makes changes at once, one by one, where `Batches` would have its thread do it."""
+    """Makes changes one by one, where `Batches` would make those of several threads together."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
 
-    def claim(self, item: str) -> Payload | None:
-        return self._changes.claim([item]).get(item)
+    def claim(self, item: str) -> Payload:
+        return self._changes.claim([item])[item]
 
     def make(self, change: Change) -> Payload:
         [result] = self._changes.make([change])
