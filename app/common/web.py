@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Callable, Collection, Iterable
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask, Response, current_app, jsonify, request
@@ -28,8 +28,19 @@ RETRY_AFTER = 1
 
 Answer = Response | tuple[Response, int]
 
-#: Makes an answer of a request's body and its query string.
-Short = Callable[[bytes, str], dict[str, Any]]
+#: Makes an answer of what follows the path it is for, of the query string and of the body; None leaves it to Flask.
+Short = Callable[[str, str, bytes], dict[str, Any] | None]
+
+
+class Shortcut(NamedTuple):
+    """What answers some requests without Flask."""
+
+    method: str
+    path: str
+    answer_of: Short
+    #: Bytes of a body, at most, and content types that are left to Flask.
+    most: int
+    but: Collection[str]
 
 
 class Token(NamedTuple):
@@ -57,7 +68,7 @@ class Service(Flask):
     def __init__(self, name: str, *, token_of: Callable[[str], Token], max_body_bytes: int) -> None:
         super().__init__(name)
         self._token_of = token_of
-        self._short: dict[str, Short] = {}
+        self._shortcuts: dict[str, Shortcut] = {}
         self.json.sort_keys = False  # type: ignore[attr-defined]
         self.config["MAX_CONTENT_LENGTH"] = max_body_bytes
         self.before_request(self._authorize)
@@ -72,42 +83,44 @@ class Service(Flask):
         """Whether an `Authorization` header carries the token that the path asks for."""
         return bearer_matches(authorization, self._token_of(path).value)
 
-    def post_shortly(self, path: str) -> Callable[[Short], Short]:
-        """Have what is posted to a path answered without Flask, whose way takes longer than such a function.
+    def shortly(self, method: str, path: str, *, most: int, but: Collection[str] = ()) -> Callable[[Short], Short]:
+        """Have requests for a path, or for all below one that ends in a slash, answered without Flask.
 
-        Refusals and errors are Flask's answers, as the description is.
+        Flask's way takes longer than such a function. Refusals and errors are Flask's answers, and so is what is
+        larger than `most` or of a content type in `but`: there has to be a view, too.
         """
 
         def put(answer_of: Short) -> Short:
-            @wraps(answer_of)
-            def view() -> Response:
-                return jsonify(answer_of(request.get_data(cache=False), request.query_string.decode("latin-1")))
-
-            self.add_url_rule(path, view_func=view, methods=["POST"])
-            self._short[path] = answer_of
+            self._shortcuts[path] = Shortcut(method, path, answer_of, most, but)
             return answer_of
 
         return put
 
     def wsgi_app(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer a request."""
-        short, size = self._short.get(environ["PATH_INFO"]), environ.get("CONTENT_LENGTH") or "0"
+        path, size = environ["PATH_INFO"], environ.get("CONTENT_LENGTH") or "0"
+        short = self._shortcuts.get(path) or self._shortcuts.get(path[: path.find("/", 1) + 1])
         if (
             short is None
-            or environ["REQUEST_METHOD"] != "POST"
+            or short.method != environ["REQUEST_METHOD"]
             or not size.isdecimal()
-            or int(size) > self.config["MAX_CONTENT_LENGTH"]
-            or not self.admits(environ["PATH_INFO"], environ.get("HTTP_AUTHORIZATION"))
+            or int(size) > short.most
+            or environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() in short.but
+            or not self.admits(path, environ.get("HTTP_AUTHORIZATION"))
         ):
             return super().wsgi_app(environ, start_response)
+        body, query = environ["wsgi.input"].read(int(size)), environ.get("QUERY_STRING", "")
         try:
-            answer = short(environ["wsgi.input"].read(int(size)), environ.get("QUERY_STRING", ""))
-            body = json.dumps(answer).encode()
+            answer = short.answer_of(_decoded(path.removeprefix(short.path)), _decoded(query), body)
+            text = json.dumps(answer).encode()
         except Exception as raised:
             with self.request_context(environ):
                 return self.make_response(self.handle_user_exception(raised))(environ, start_response)
-        start_response("200 OK", [("Content-Type", JSON), ("Content-Length", str(len(body)))])
-        return [body]
+        if answer is None:
+            environ["wsgi.input"] = BytesIO(body)
+            return super().wsgi_app(environ, start_response)
+        start_response("200 OK", [("Content-Type", JSON), ("Content-Length", str(len(text)))])
+        return [text]
 
     def _authorize(self) -> Answer | None:
         header = request.headers.get("Authorization")
@@ -121,6 +134,11 @@ class Service(Flask):
         return error(
             500, "internal", f"Unexpected {type(error_).__name__}; the log of the {self.name} has the details."
         )
+
+
+def _decoded(text: str) -> str:
+    """What WSGI gives as if it were Latin-1."""
+    return text.encode("latin-1").decode(errors="replace")
 
 
 #: Schema of an answer that is an object of no fixed members.

@@ -1,8 +1,10 @@
 """The face service's HTTP API."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import numpy as np
@@ -291,16 +293,16 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
     def put_item(bucket: str, key: str) -> Response:
         if request.mimetype in (JSON, MSGPACK):
             return jsonify(status="success", item=_put_known(service, bucket, key))
-        version = Version.model_validate(request.args.to_dict())
-        claim = service.claim(bucket, key, etag=version.etag, looked_at=version.looked_at)
-        told = version.model_dump(exclude_none=True)
-        if version.etag and (record := service.unchanged(claim, told)):
-            return jsonify(status="success", item=record, unchanged=True)
-        data = whole_body(settings.max_image_bytes)
-        if not version.etag:
-            told["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()  # as S3 does
-        item = {**told, "size": len(data)}
-        return jsonify(status="success", item=service.index_image(item, data, claim))
+        told = request.args.to_dict()
+        return jsonify(_put_picture(service, bucket, key, told, lambda: whole_body(settings.max_image_bytes)))
+
+    @app.shortly("PUT", "/items/", most=settings.max_image_bytes, but=(JSON, MSGPACK))
+    def put_picture(path: str, query: str, body: bytes) -> dict[str, Any] | None:
+        bucket, _, key = path.partition("/")
+        if not bucket or not key:
+            return None
+        told = dict(reversed(parse_qsl(query, keep_blank_values=True)))
+        return _put_picture(service, bucket, key, told, lambda: body)
 
     @app.get("/items/<bucket>/<key:key>")
     @described("The record of an object.", answers=(200, 404, 503), query={"faces": TEXT}, answer=answers.Item)
@@ -368,6 +370,20 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _put_picture(
+    service: FaceService, bucket: str, key: str, told: Mapping[str, str], body: Callable[[], bytes]
+) -> dict[str, Any]:
+    version = Version.model_validate(told)
+    claim = service.claim(bucket, key, etag=version.etag, looked_at=version.looked_at)
+    item = version.model_dump(exclude_none=True)
+    if version.etag and (record := service.unchanged(claim, item)):
+        return {"status": "success", "item": record, "unchanged": True}
+    data = body()
+    if not version.etag:
+        item["etag"] = hashlib.md5(data, usedforsecurity=False).hexdigest()  # as S3 does
+    return {"status": "success", "item": service.index_image({**item, "size": len(data)}, data, claim)}
 
 
 def _put_known(service: FaceService, bucket: str, key: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
     app = Service("webhook", token_of=lambda path: tokens[path == MINIO_PATH], max_body_bytes=settings.max_body_bytes)
     intake, jobs = Intake(connection, settings), Jobs(connection, settings)
 
-    @app.post_shortly(MINIO_PATH)
+    @app.post(MINIO_PATH)
     @described(
         "Take an S3 event document.",
         answers=(200, 400, 413, 503),
@@ -86,7 +86,11 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
         query={"hint": TEXT},
         answer=answers.Taken,
     )
-    def minio(body: bytes, query: str) -> dict[str, Any]:
+    def minio() -> Response:
+        return jsonify(take("", request.query_string.decode("latin-1"), request.get_data(cache=False)))
+
+    @app.shortly("POST", MINIO_PATH, most=settings.max_body_bytes)
+    def take(_path: str, query: str, body: bytes) -> dict[str, Any]:
         wanted, ignored, unusable = [], [], []
         for record in records(body):
             try:
