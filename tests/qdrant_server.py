@@ -63,6 +63,7 @@ def create_app(client: QdrantClient) -> Flask:
 
     @app.before_request
     def take() -> Response | None:
+        request.get_data()  # whoever is stopped while he sends it, is not to stop the others
         lock.acquire()
         name = (request.view_args or {}).get("name")
         there = not name or client.collection_exists(name)
