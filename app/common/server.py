@@ -5,8 +5,8 @@ the seconds for a head and for a body, the connections, and the bytes of all bod
 is not wanted (no token, too large, no room) is read out and dropped, so that its sender gets the answer.
 
 A client that was answered and has more to ask is mostly quick about it, so a thread stays with its connection for a
-moment: what comes then is read and answered without the loop and its wakes. Half of the threads may, while nobody
-waits for one.
+moment: what comes then is read and answered without the loop and its wakes. Half of the threads may, and none while
+somebody waits for one.
 """
 
 import json
@@ -284,13 +284,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         try:
             with self.server.holding(self) as stays:
                 self._answer()
-                while stays and (self.requests or self._next_comes()):
+                while stays and self.server.has_idle_threads and (self.requests or self._next_comes()):
                     self._answer()
         except BaseException:
             self.will_close = True
             raise
         finally:
-            more = self.connected and bool(self.requests)
+            more = self.connected and not self.will_close and bool(self.requests)
             self.in_hand = False  # another thread may have it from here on
             if more:
                 self.server.add_task(self)
@@ -306,15 +306,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.total_outbufs_len or not self.connected or self.will_close or self.close_when_flushed:
             return False
         coming, until = select.poll(), self.since + STAY
-        coming.register(self.socket, select.POLLIN)
         self._waited_for = True
         try:
+            coming.register(self.socket, select.POLLIN)
             while not self.requests and self.server.has_idle_threads and (left := until - time.monotonic()) > 0:
                 if not coming.poll(left * 1000) or not (data := self.socket.recv(READ_BYTES)):
                     break  # the loop finds the end, too, and closes the connection
                 self.received(data)
-        except OSError:
-            pass  # as that
+        except Exception as error:
+            # Lost; where the loop saw it first and closed it, there is no socket any more.
+            if self.connected and not isinstance(error, OSError):
+                raise
         finally:
             self._waited_for = False
         return bool(self.requests)
@@ -324,6 +326,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def writable(self) -> bool:
         return not self._waited_for and bool(super().writable())
+
+    def handle_write(self) -> None:
+        # waitress asks for no lock where no request is known, for only the loop could know of one.
+        with self.outbuf_lock:
+            super().handle_write()
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send some of it; a connection found lost is closed by the loop, which may be looking at it."""
+        return int(super().send(data, do_close=do_close and not self._waited_for))
 
     def hold(self) -> None:
         """Have what is written next sent with what follows."""
@@ -451,7 +462,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def maintenance(self, now: float) -> None:  # noqa: ARG002
         """End the connections of clients that take too long."""
-        for channel in self.active_channels.values():
+        for channel in list(self.active_channels.values()):
             if channel.overdue(self._body_seconds):
                 channel.will_close = True
 

@@ -301,7 +301,7 @@ def create_app(service: FaceService, settings: FaceSettings) -> Service:
         bucket, _, key = path.partition("/")
         if not bucket or not key:
             return None
-        told = dict(reversed(parse_qsl(query, keep_blank_values=True)))
+        told = dict(reversed(parse_qsl(query, keep_blank_values=True, errors="werkzeug.url_quote")))
         return _put_picture(service, bucket, key, told, lambda: body)
 
     @app.get("/items/<bucket>/<key:key>")

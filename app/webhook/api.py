@@ -87,7 +87,7 @@ def create_app(settings: WebhookSettings, connection: "Redis") -> Service:
         answer=answers.Taken,
     )
     def minio() -> Response:
-        return jsonify(take("", request.query_string.decode("latin-1"), request.get_data(cache=False)))
+        return jsonify(take("", request.query_string.decode(errors="replace"), request.get_data(cache=False)))
 
     @app.shortly("POST", MINIO_PATH, most=settings.max_body_bytes)
     def take(_path: str, query: str, body: bytes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -220,5 +221,20 @@ def test_a_slow_body_is_ended_though_a_thread_stayed_for_its_head(tmp_path: Path
             assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
             assert client.recv(4096) == b""  # after body_seconds
             assert process.running()
+    finally:
+        process.stop()
+
+
+def test_a_client_that_is_lost_while_it_is_told_to_go_on_harms_nobody(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.sendall(PUT + b"12345")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(EXPECTING)
+        assert urllib3.request("GET", f"http://127.0.0.1:{port}/health/live", retries=False).status == 200
+        assert "Traceback" not in (tmp_path / "service.log").read_text()
     finally:
         process.stop()

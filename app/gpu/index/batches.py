@@ -58,8 +58,13 @@ class Batches:
         return self._ask(work)
 
     def close(self) -> None:
-        """Wait until what was asked for before is done."""
-        self.call(lambda: None)
+        """Wait until nobody waits any more."""
+        while not self._is_idle():
+            self.call(lambda: None)
+
+    def _is_idle(self) -> bool:
+        with self._lock:
+            return not self._turn_taken
 
     def _ask(self, what: "str | Change | Callable[[], Any]") -> Any:
         wish = _Wish(what)
@@ -120,7 +125,7 @@ class Batches:
         answers: Sequence[Any]
         try:
             answers = work([wish.what for wish in wishes])
-        except Exception as error:  # everybody is told, and the turn goes on
+        except BaseException as error:  # everybody is told, of a panic in Qdrant Edge too, and the turn goes on
             answers = [error] * len(wishes)
         for wish, answer in zip(wishes, answers, strict=True):
             wish.answer, wish.answered = answer, True

@@ -129,7 +129,7 @@ class Changes:
 
     def _is_stale(self, claim: Claim) -> bool:
         """Whether the item may have come and gone since there was nothing of it: absent records are swept."""
-        return claim.revision is None and abs(self._now() - claim.record["since"]) > RETENTION / 2
+        return claim.revision is None and abs(self._now() - claim.record.get("since", 0)) > RETENTION / 2
 
     def _announced(self, change: Change, fence: int) -> Payload:
         """The record while points may be written: as it was, and with whose points may come; absent at once."""

@@ -292,7 +292,7 @@ def _members(members: Sequence[str] | None) -> bool | list[str]:
     if members is None:
         return True
     wanted = list(members)
-    return wanted if CONDITIONAL.issuperset(wanted) else [*wanted, OTHERS]
+    return (wanted if CONDITIONAL.issuperset(wanted) else [*wanted, OTHERS]) or False
 
 
 def _filter(where: Where) -> edge.Filter:

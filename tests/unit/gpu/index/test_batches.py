@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ class Slow:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.go = threading.Semaphore(0)
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def claim(self, items: list[str]) -> dict[str, Payload]:
         return {item: {"revision": item} for item in items}
@@ -122,3 +123,39 @@ def test_nobody_is_forgotten_however_many_come_at_once(slow: Slow, batches: Batc
         assert list(answers) == [str(number % 7) for number in range(3000)]
     assert sum(map(len, slow.batches)) == 3000
     assert all(len(set(batch)) == len(batch) for batch in slow.batches)
+
+
+class PanicError(BaseException):
+    """As what a panic in Qdrant Edge is raised as."""
+
+
+def test_a_panic_is_told_to_all_who_waited(slow: Slow, batches: Batches) -> None:
+    def said(key: str) -> str:
+        try:
+            return str(batches.make(change(key))["key"])
+        except PanicError:
+            return "panic"
+
+    with ThreadPoolExecutor(4) as askers:
+        first = askers.submit(said, "first")
+        while not slow.batches:
+            threading.Event().wait(0.001)
+        others = [askers.submit(said, str(number)) for number in range(3)]
+        settle(batches, 3)
+        slow.failure = PanicError()
+        slow.go.release(2)
+        assert {answer.result(10) for answer in (first, *others)} == {"panic"}
+
+
+def test_it_is_closed_when_all_that_waited_is_done(slow: Slow, batches: Batches) -> None:
+    with ThreadPoolExecutor(4) as askers:
+        answers = [askers.submit(batches.make, change("same", number)) for number in range(3)]
+        while len(batches._waiting) < 2:
+            threading.Event().wait(0.001)
+        closing = askers.submit(batches.close)
+        slow.go.release(2)
+        with pytest.raises(FutureTimeoutError):
+            closing.result(0.3)
+        slow.go.release()
+        closing.result(10)
+        assert all(answer.done() for answer in answers)
