@@ -1,6 +1,7 @@
 """Redis servers of a test's own, with whatever options it needs."""
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def redis_server(directory: Path, *options: str, port: int | None = None) -> Ite
     port = port or free_port()
     directory.mkdir(exist_ok=True)
     listening = ["--tls-port", str(port), "--port", "0"] if "--tls-cert-file" in options else ["--port", str(port)]
+    if "--tls-cert-file" in options and "libssl" not in _libraries(program):
+        pytest.skip(f"{program} was built without TLS: apt-get install redis-server")
     command = [program, "--bind", "127.0.0.1", *listening, "--save", "", "--dir", str(directory), *options]
     process = ChildProcess("redis", command, dict(os.environ), directory / "redis.log")
     process.start()
@@ -35,6 +38,11 @@ def redis_server(directory: Path, *options: str, port: int | None = None) -> Ite
         yield port
     finally:
         process.stop()
+
+
+def _libraries(program: str) -> str:
+    """What a program is linked with."""
+    return subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
