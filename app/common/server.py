@@ -284,7 +284,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         try:
             with self.server.holding(self) as stays:
                 self._answer()
-                while stays and self.server.has_idle_threads and (self.requests or self._next_comes()):
+                while stays and self.server.nobody_waits and (self.requests or self._next_comes()):
                     self._answer()
         except BaseException:
             self.will_close = True
@@ -309,7 +309,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._waited_for = True
         try:
             coming.register(self.socket, select.POLLIN)
-            while not self.requests and self.server.has_idle_threads and (left := until - time.monotonic()) > 0:
+            while not self.requests and self.server.nobody_waits and (left := until - time.monotonic()) > 0:
                 if not coming.poll(left * 1000) or not (data := self.socket.recv(READ_BYTES)):
                     break  # the loop finds the end, too, and closes the connection
                 self.received(data)
@@ -427,7 +427,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                 self._stays.release()
 
     @property
-    def has_idle_threads(self) -> bool:
+    def nobody_waits(self) -> bool:
         """Whether nobody waits for a thread, or for the end of the process."""
         return not (self.task_dispatcher.queue or self._stopping)
 
