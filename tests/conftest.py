@@ -11,8 +11,19 @@ from xdist.scheduler import LoadScopeScheduling
 pytest_plugins = ["tests.fixtures", "tests.infra.engine"]
 
 
-#: What must not run beside each other: tests on one Docker engine, and tests that share a stack.
-GROUPS = {"infra": "docker", "ansible": "docker", "pipeline": "stack", "unit": "stack"}
+#: What must not run beside each other, by the first of these that a test's id begins with: stacks made from the
+#: working tree, and clusters; machines; what shares a stack of plain processes. Any other test is its own group.
+GROUPS = {
+    "tests/infra/": "docker",
+    "tests/ansible/test_cluster_stack.py": "docker",
+    "tests/ansible/test_swarm.py": "docker",
+    "tests/ansible/": "machines",
+    "tests/pipeline/": "stack",
+    "tests/unit/": "stack",
+}
+
+#: The groups whose tests have a Docker engine.
+ON_ENGINE = ("docker", "machines")
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
@@ -27,7 +38,7 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def _group(nodeid: str) -> str:
-    return GROUPS.get(nodeid.split("/")[1], nodeid)
+    return next((group for begin, group in GROUPS.items() if nodeid.startswith(begin)), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
@@ -38,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Pulumi leaves an event loop open where a resource fails, and docker-py does not wait for its ssh."""
     for item in items:
-        if _group(item.nodeid) == "docker":
+        if _group(item.nodeid) in ON_ENGINE:
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
 
 
@@ -46,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
     """Have what a test on an engine left collected in that test, and not in a later one that minds."""
     yield
-    if _group(request.node.nodeid) == "docker":
+    if _group(request.node.nodeid) in ON_ENGINE:
         gc.collect()
 
 

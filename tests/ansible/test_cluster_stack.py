@@ -12,9 +12,7 @@ from io import BytesIO
 
 import docker
 import pytest
-from lookingglass.images import stage_ca_bundle
 
-from infra import contract
 from infra.local import tools
 from tests.ansible import site_registry
 from tests.ansible.cluster_stack import CUT, LOG, MOVES_SECONDS, NAME, ClusterStack, Load
@@ -25,7 +23,7 @@ from tests.infra import engine
 from tests.infra.docker_plugin import ROOT
 from tests.infra.stack import configure, open_stack
 
-pytestmark = pytest.mark.timeout(1800)  # the first run builds MinIO from source
+pytestmark = pytest.mark.timeout(1800)
 
 #: Seconds without an acknowledged upload that are a try which ran out of time, and another.
 STALLED_SECONDS = 25
@@ -49,18 +47,6 @@ SPLIT_SECONDS = 60
 WANTED = {"redis": 1, "minio": 1, "gpu-worker": 1, "webhook": 2, "worker": 4, "console": 1}
 
 
-def minio_image(client: "docker.DockerClient") -> str:
-    """An image of MinIO, as the stack would build it."""
-    arguments = {"BASE_IMAGE": engine.base_image(client), "MINIO_MODULE": contract.MINIO_MODULE}
-    if authorities := stage_ca_bundle(str(engine.ca_bundle())):
-        arguments["SITE_CA"] = authorities
-    images, tag = ROOT / "infra" / "images", "lookingglass-test/minio:source"
-    client.images.build(
-        path=str(images), dockerfile=str(images / "minio" / "Dockerfile"), buildargs=arguments, tag=tag, rm=True
-    )
-    return tag
-
-
 @pytest.fixture(scope="module")
 def machines(docker_client: "docker.DockerClient", site: Site) -> Iterator[dict[str, Machine]]:
     """Three hosts with a Docker engine each and nothing else, and a site's registry that they trust."""
@@ -79,8 +65,12 @@ def images(docker_client: "docker.DockerClient", site: Site, machines: dict[str,
     """What cannot be pulled here: the base image on the manager, the others in the site's registry."""
     machines["one"].run("docker load --quiet --input /srv/repository/base.tar")
     found = {"baseImage": site.image}
-    own = {"redis": engine.redis_image, "minio": minio_image, "registry": site_registry.image}
-    for name, image in {name: make(docker_client) for name, make in own.items()}.items():
+    own = {
+        "redis": engine.redis_image(docker_client),
+        "minio": engine.stack_image(docker_client, "minio"),
+        "registry": site_registry.image(docker_client),
+    }
+    for name, image in own.items():
         save_image(docker_client, image, site.repositories.directory / f"{name}.tar")
         found[f"{name}Image"] = pushed = f"{site_registry.NAME}/{name}:test"
         load = f"docker load --quiet --input /srv/repository/{name}.tar"

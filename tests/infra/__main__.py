@@ -12,6 +12,9 @@ from contextlib import closing
 import docker
 
 from infra.local import tools
+
+sys.path.insert(0, str(tools.ROOT / "infra" / "pulumi"))  # the program's modules, as pytest finds them
+
 from tests.infra import engine
 from tests.infra.pulumi_cli import pulumi_cli
 
@@ -30,6 +33,9 @@ def main(command: list[str]) -> int:
 def _prepare(url: str) -> None:
     with closing(docker.DockerClient(base_url=url, timeout=600)) as client:
         tools.say(f"Images: {engine.base_image(client)}, {engine.redis_image(client)}")
+        tools.say("Building the images of a stack; the first time that takes some minutes.")
+        for name in engine.BUILT:
+            tools.say(f"  {engine.stack_image(client, name)}")
     tools.say(f"Pulumi: {pulumi_cli()}")
 
 

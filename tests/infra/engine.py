@@ -18,8 +18,10 @@ import docker.errors
 import pytest
 import requests
 import trustme
+from lookingglass.images import stage_ca_bundle
 
 from app.common.errors import LookingGlassError
+from infra import contract
 from infra.local import tools
 
 HERE = Path(__file__).parent
@@ -34,6 +36,12 @@ BASE = "lookingglass-test/base"
 PACKAGES = "python3,ca-certificates"
 
 REDIS = "lookingglass-test/redis:bookworm"
+
+#: Images that a stack builds: the context and the arguments of each, as the program has them.
+BUILT = {
+    "app": ("", {"LOCK": "requirements/app.lock"}),
+    "minio": ("infra/images", {"MINIO_MODULE": contract.MINIO_MODULE}),
+}
 
 #: The certificates that this machine trusts.
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -166,6 +174,22 @@ def redis_image(client: docker.DockerClient) -> str:
             path=str(HERE / "redis"), tag=REDIS, buildargs={"BASE_IMAGE": base}, rm=True, forcerm=True
         )
     return REDIS
+
+
+def stack_image(client: docker.DockerClient, name: str) -> str:
+    """One of `BUILT`, built as a stack would; each stack's own build then takes all but the last steps from it."""
+    folder, arguments = BUILT[name]
+    with_authorities = {"SITE_CA": authorities} if (authorities := stage_ca_bundle(str(ca_bundle()))) else {}
+    tag = f"lookingglass-test/{name}:source"
+    client.images.build(
+        path=str(tools.ROOT / folder),
+        dockerfile=str(tools.ROOT / "infra" / "images" / name / "Dockerfile"),
+        buildargs={"BASE_IMAGE": base_image(client), **arguments, **with_authorities},
+        tag=tag,
+        rm=True,
+        forcerm=True,
+    )
+    return tag
 
 
 def _has(client: docker.DockerClient, image: str) -> bool:

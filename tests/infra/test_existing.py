@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ pytestmark = pytest.mark.timeout(1800)  # the first run builds the images
 @pytest.fixture(scope="module")
 def host(docker_client: "docker.DockerClient") -> str:
     """This machine's address as containers reach it."""
-    return str(docker_client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+    config = docker_client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    # An engine that made the bridge just now does not say which address it took: the first.
+    return str(config.get("Gateway") or next(ip_network(config["Subnet"]).hosts()))
 
 
 @pytest.fixture(scope="module")
