@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -51,14 +52,15 @@ TABLE += [("gpu_worker", endpoint) for endpoint in endpoints(face_app(None, Face
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A stack with every token set."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SECRETS.items():
-            patch.setenv(name, value)
-        directory = tmp_path_factory.mktemp("guarded")
-        with standing(directory, workers=1, minio_password=SECRETS["MINIO_PASSWORD"]) as found:
-            found.outputs |= {TOKENS["webhook"]: SECRETS["API_TOKEN"]}
-            found.outputs |= {TOKENS["gpu_worker"]: SECRETS["GPU_WORKER_TOKEN"]}
-            yield found
+    with ExitStack() as stands:
+        with pytest.MonkeyPatch.context() as patch:  # for this stack, and for none that starts beside it
+            for name, value in SECRETS.items():
+                patch.setenv(name, value)
+            directory = tmp_path_factory.mktemp("guarded")
+            found = stands.enter_context(standing(directory, workers=1, minio_password=SECRETS["MINIO_PASSWORD"]))
+        found.outputs |= {TOKENS["webhook"]: SECRETS["API_TOKEN"]}
+        found.outputs |= {TOKENS["gpu_worker"]: SECRETS["GPU_WORKER_TOKEN"]}
+        yield found
 
 
 @pytest.mark.parametrize(("service", "endpoint"), TABLE)
