@@ -225,16 +225,21 @@ class Changes:
 
     def _replace(self, records: Iterable[tuple[str | None, Payload]]) -> set[str]:
         """Put records in place of those with these revisions, or of none; return whose record that is now."""
-        wanted = {record["item_id"]: (revision, record) for revision, record in records}
-        replaced = [revision for revision, _ in wanted.values() if revision is not None]
-        old = [Point(item, None, record) for item, (revision, record) in wanted.items() if revision is not None]
-        new = [Point(item, None, record) for item, (revision, record) in wanted.items() if revision is None]
+        old: list[Point] = []
+        new: list[Point] = []
+        replaced: list[str] = []
+        written: dict[str, str] = {}
+        for revision, record in records:
+            written[record["item_id"]] = record["revision"]
+            if revision is not None:
+                replaced.append(revision)
+            (new if revision is None else old).append(Point(record["item_id"], None, record))
         if old:
             self._store.upsert(ITEMS, old, Where(having={"revision": replaced}), "update_only")
         if new:
             self._store.upsert(ITEMS, new, mode="insert_only")
-        found = self._store.retrieve(ITEMS, list(wanted), ("revision",)) if wanted else {}
-        return {item for item, record in found.items() if record.get("revision") == wanted[item][1]["revision"]}
+        found = self._store.retrieve(ITEMS, list(written), ("revision",)) if written else {}
+        return {item for item, record in found.items() if record.get("revision") == written[item]}
 
     def _absent(self) -> Payload:
         return {"status": ABSENT, "revision": _revision(), "since": self._now()}
