@@ -129,8 +129,8 @@ class Decoders:
         # One decoder's slots are its own: a corrupted one cannot touch what another decoded.
         self._decoders = [_Decoder(self._limits, self.slots[at::number]) for at in range(number)]
         self._turns = _Turns()
-        # One picture of the largest size, and an ordinary one in each slot.
-        self._room = _Room(settings.max_image_pixels + len(self.slots) * max_side**2)
+        # One picture of the largest size, beside an ordinary one in each slot.
+        self._room = _Room(settings.max_image_pixels, max_side**2)
         try:
             #: What decides whether a picture is damaged: libraries and their versions.
             [self.version, *_] = [decoder.ready() for decoder in self._decoders]
@@ -201,8 +201,10 @@ class _Turns:
 
     def take(self, find: Callable[[], T | None]) -> T:
         """Wait until one's turn has come and there is something; `find` is called by one thread at a time."""
-        called = threading.Condition(self._lock)
         with self._lock:
+            if not self._queue and (found := find()) is not None:
+                return found
+            called = threading.Condition(self._lock)
             self._queue.append(called)
             try:
                 while self._queue[0] is not called or (found := find()) is None:
@@ -225,12 +227,16 @@ class _Turns:
 
 
 class _Room:
-    """Room for so many pixels in memory at once."""
+    """Room in memory for so many pixels at once, beyond the ordinary ones that every picture may have."""
 
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: int, ordinary: int) -> None:
+        self.pixels, self.ordinary = pixels, ordinary
         self.free = pixels
         self.turns = _Turns()
+
+    def needed(self, pixels: int) -> int:
+        """How much a picture of so many pixels takes of it; one that is larger than the room takes all."""
+        return min(max(0, pixels - self.ordinary), self.pixels)
 
 
 class _Hold:
@@ -241,9 +247,9 @@ class _Hold:
         self._held = 0
 
     def take(self, pixels: int) -> None:
-        """Wait for room for so many pixels, in place of what was held; what is larger than the room takes all."""
+        """Wait for room for so many pixels, in place of what was held."""
         self.release()
-        wanted = min(pixels, self._room.pixels)
+        wanted = self._room.needed(pixels)
 
         def find() -> int | None:
             if self._room.free < wanted:
@@ -254,10 +260,10 @@ class _Hold:
         self._held = self._room.turns.take(find)
 
     def shrink(self, pixels: int) -> None:
-        """Keep no more than so many."""
-        spare = max(0, self._held - pixels)
-        self._held -= spare
-        self._give(spare)
+        """Keep no more than is needed for so many."""
+        if spare := max(0, self._held - self._room.needed(pixels)):
+            self._held -= spare
+            self._give(spare)
 
     def release(self) -> None:
         """Give everything back."""
@@ -391,13 +397,13 @@ class _Process:
         """Have a picture decoded."""
         seconds = self._limits.seconds
         deadline = time.monotonic() + seconds
-        self._say(json.dumps({"slot": slot, "bytes": len(data), "seconds": seconds}).encode() + b"\n", deadline)
-        self._say(data, deadline)
+        asked = json.dumps({"slot": slot, "bytes": len(data), "seconds": seconds}).encode() + b"\n"
+        self._say(asked, data, deadline)
         while isinstance(said := self._hear(deadline), _Admit):
-            asked = time.monotonic()
+            began = time.monotonic()
             hold.take(said.pixels)
-            deadline += time.monotonic() - asked
-            self._say(b"\n", deadline)
+            deadline += time.monotonic() - began
+            self._say(b"\n", b"", deadline)
         if isinstance(said, _Ready):
             raise _NonsenseError("ready again")
         return said
@@ -407,10 +413,11 @@ class _Process:
         self._popen.wait()
         self._channel.close()
 
-    def _say(self, data: bytes, deadline: float) -> None:
+    def _say(self, line: bytes, data: bytes, deadline: float) -> None:
         self._channel.settimeout(_left(deadline))
         try:
-            self._channel.sendall(data)
+            if (unsent := self._channel.sendmsg([line, data]) - len(line)) < len(data):
+                self._channel.sendall(memoryview(data)[unsent:])
         except TimeoutError:
             raise
         except OSError as error:

@@ -41,13 +41,14 @@ class Turns:
                 self._pass_on()
 
     def _enter(self, lane: Lane) -> None:
-        queue, called = self._queues[lane], threading.Event()
         with self._lock:
             if self._free:  # then nobody waits
                 self._free -= 1
                 return
+            queue = self._queues[lane]
             if len(queue) >= self._most:
                 raise BusyError(f"{self._most} {lane} wait already, which is MAX_WAITING; try again in a moment.")
+            called = threading.Event()
             queue.append(called)
         if called.wait(self._timeout):
             return
