@@ -6,6 +6,7 @@ Named to a face service by `BENCH_ENGINE`, see `tests.bench.stand_in`.
 import math
 import time
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 
@@ -21,6 +22,8 @@ BUSY_SECONDS = 0.015
 #: Seconds that a batch takes the simulated card: so much, and so much for each picture.
 CARD_SECONDS, CARD_SECONDS_EACH = 0.003, 0.0006
 CARD_BATCH = 32
+#: Calls that it is given at once, of which it computes one at a time: the next waits at the card, as with real ones.
+CARD_THREADS = 2
 #: How much slower the slow one is, so that two cores can feed it.
 SLOWER = 10
 
@@ -30,7 +33,7 @@ EMBEDDING_SIZE = 512
 class Timed:
     """Satisfies `Engine`: one face a picture, after its time."""
 
-    def __init__(self, device: str, settings: EngineSettings, batch: int) -> None:
+    def __init__(self, device: str, settings: EngineSettings, batch: int = 1, threads: int = 1) -> None:
         self.info = EngineInfo(
             engine="timed",
             model_id=f"timed-{device.partition(':')[0]}",
@@ -40,7 +43,7 @@ class Timed:
             link_distance=0.6,
             max_side=2048,
             batch=settings.engine_batch or batch,
-            threads=settings.engine_threads or 1,
+            threads=settings.engine_threads or threads,
         )
         self._embedding = np.ones(EMBEDDING_SIZE, np.float32)
 
@@ -69,23 +72,24 @@ class Card(Timed):
     """A simulation, no card: asleep for as long as one would compute, so that its host has the cores to feed it."""
 
     def __init__(self, settings: EngineSettings, slower: int = 1) -> None:
-        super().__init__("cuda:0", settings, CARD_BATCH)
+        super().__init__("cuda:0", settings, CARD_BATCH, CARD_THREADS)
         self._slower = slower
+        self._computing = Lock()
 
     def _take_time(self, images: int) -> None:
-        time.sleep(self._slower * (CARD_SECONDS + CARD_SECONDS_EACH * images))
+        with self._computing:
+            time.sleep(self._slower * (CARD_SECONDS + CARD_SECONDS_EACH * images))
 
 
 def nothing(settings: EngineSettings) -> Timed:
-    return Timed("cpu", settings, batch=1)
+    return Timed("cpu", settings)
 
 
 def busy(settings: EngineSettings) -> Busy:
-    return Busy("cpu", settings, batch=1)
+    return Busy("cpu", settings)
 
 
 def card(settings: EngineSettings) -> Card:
-    """One call at a time, as a card computes one at a time."""
     return Card(settings)
 
 

@@ -1,6 +1,7 @@
 """Targets 3 and 7: the face service alone, before many clients."""
 
-import http.client
+import re
+import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ CARD_CLIENTS = 2 * engines.CARD_BATCH
 SERVICES = (1, 2, 4)
 
 ALL_CORES = "bare loops on all cores"
+
+#: The length of an answer's body, and where it begins.
+LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n")
 
 #: Seconds after which a client comes again that was told to.
 AGAIN = 0.1
@@ -69,14 +73,21 @@ class Clients:
             self.seconds.append(time.perf_counter() - started)
 
     def _ask(self, path: str, body: bytes) -> int:
+        """Send a picture and return the answer's status; with a third of `http.client`'s work, on the same cores."""
         connection = getattr(self._own, "connection", None)
         if connection is None:
             parts = urlsplit(self.url)
-            connection = self._own.connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
-        connection.request("PUT", path, body, {"Content-Type": "image/jpeg"})
-        answer = connection.getresponse()
-        answer.read()
-        return int(answer.status)
+            connection = self._own.connection = socket.create_connection((parts.hostname or "", parts.port or 80))
+        head = (
+            f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        answer = b""
+        while (length := LENGTH.search(answer)) is None or len(answer) < length.end() + int(length[1]):
+            if not (more := connection.recv(2**16)):
+                raise RuntimeError("The face service ended the connection.")
+            answer += more
+        return int(answer[9:12])
 
 
 def clients(sizes: Sizes) -> Iterator[Figure]:
