@@ -154,6 +154,7 @@ class Body:
             self._file.write(data)
 
     def getfile(self) -> BytesIO:
+        self._file.getvalue()  # cuts its memory to size, so that to read all of it copies nothing
         self._file.seek(0)
         return self._file
 

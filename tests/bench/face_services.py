@@ -1,7 +1,5 @@
 """Targets 3 and 7: the face service alone, before many clients."""
 
-import re
-import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from threading import Lock, local
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from app.gpu.settings import EngineSettings
 from tests.bench import engines, servers
+from tests.bench.client import Connection
 from tests.bench.loops import bare_loops
 from tests.bench.measure import Figure, Target, compared, in_turn, percentile
 from tests.bench.pictures import group, numbered, portrait
@@ -31,9 +29,6 @@ CARD_CLIENTS = 2 * engines.CARD_BATCH
 SERVICES = (1, 2, 4)
 
 ALL_CORES = "bare loops on all cores"
-
-#: The length of an answer's body, and where it begins.
-LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n")
 
 #: Seconds after which a client comes again that was told to.
 AGAIN = 0.1
@@ -73,21 +68,11 @@ class Clients:
             self.seconds.append(time.perf_counter() - started)
 
     def _ask(self, path: str, body: bytes) -> int:
-        """Send a picture and return the answer's status; with a third of `http.client`'s work, on the same cores."""
         connection = getattr(self._own, "connection", None)
         if connection is None:
-            parts = urlsplit(self.url)
-            connection = self._own.connection = socket.create_connection((parts.hostname or "", parts.port or 80))
-        head = (
-            f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + body)
-        answer = b""
-        while (length := LENGTH.search(answer)) is None or len(answer) < length.end() + int(length[1]):
-            if not (more := connection.recv(2**16)):
-                raise RuntimeError("The face service ended the connection.")
-            answer += more
-        return int(answer[9:12])
+            connection = self._own.connection = Connection(self.url)
+        status, _ = connection.ask("PUT", path, body, "image/jpeg")
+        return int(status)
 
 
 def clients(sizes: Sizes) -> Iterator[Figure]:
