@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.models.containers import Container
@@ -18,6 +19,13 @@ from tests.infra import engine
 HERE = Path(__file__).parent
 
 LABEL = "org.lookingglass.test"
+
+#: Where machines are, and the address of each: one that the engine chose for a container is another's while that
+#: container reboots. The range is for tests of networks (RFC 2544).
+NETWORK = "lookingglass-test-machines"
+SUBNET = "198.18.0.0/24"
+NAMES = ("registry", "fresh", "debian12", "debian13", "rocky9", "one", "two", "three")
+ADDRESSES = {name: f"198.18.0.{number}" for number, name in enumerate(NAMES, 2)}
 
 #: Seconds for a machine to boot.
 BOOT_SECONDS = 60
@@ -46,11 +54,8 @@ class Machine:
     #: ssh's command line for it, up to the user's name.
     ssh: list[str]
 
-    @property
-    def address(self) -> str:
-        """Its address on the engine's bridge."""
-        self.container.reload()
-        return str(self.container.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"])
+    #: Its address, which it keeps when it reboots.
+    address: str
 
     def run(self, script: str) -> str:
         """What a shell script prints there, as root.
@@ -125,6 +130,7 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
         name=freed(client, name),
         hostname=name,
         labels={LABEL: name},
+        **addressed(client, name),
         cap_add=CAPABILITIES,
         security_opt=["seccomp=unconfined", "apparmor=unconfined"],
         cgroupns="host",
@@ -134,10 +140,12 @@ def boot(client: docker.DockerClient, suite: str, name: str, repositories: Path,
             "/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"},
             str(repositories): {"bind": "/srv/repository", "mode": "ro"},
             f"lookingglass-test-{name}": {"bind": "/var/lib/docker", "mode": "rw"},
+            # Not the network's resolver: rules of the firewall inside lead to it, and an engine there passes it over.
+            "/etc/resolv.conf": {"bind": "/etc/resolv.conf", "mode": "ro"},
         },
         restart_policy={"Name": "always"},  # a container comes back from `reboot` only if its engine starts it
     )
-    found = Machine(container, [str(keys / "ssh"), "-l", "ops"])
+    found = Machine(container, [str(keys / "ssh"), "-l", "ops"], ADDRESSES[name])
     try:
         put(container, "/etc/machine/pci", TWO_CARDS)
         put(container, "/home/ops/.ssh/authorized_keys", (keys / "id.pub").read_text())
@@ -158,6 +166,19 @@ def freed(client: docker.DockerClient, name: str) -> str:
     with suppress(docker.errors.NotFound):
         client.volumes.get(full).remove()
     return full
+
+
+def addressed(client: docker.DockerClient, name: str) -> dict[str, Any]:
+    """What gives a container of the tests its address, for its creation; the network is made where it is not yet."""
+    pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(SUBNET)])
+    try:
+        client.networks.get(NETWORK)
+    except docker.errors.NotFound:
+        # Tests that run beside these make it too.
+        with suppress(docker.errors.APIError):
+            client.networks.create(NETWORK, ipam=pool, labels={LABEL: "network"})
+    endpoint = client.api.create_endpoint_config(ipv4_address=ADDRESSES[name])
+    return {"network": NETWORK, "networking_config": {NETWORK: endpoint}}
 
 
 def save_image(client: docker.DockerClient, image: str, path: Path) -> None:

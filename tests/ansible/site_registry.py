@@ -6,7 +6,7 @@ from pathlib import Path
 
 import docker
 
-from tests.ansible.machine import LABEL, Machine, freed, put
+from tests.ansible.machine import ADDRESSES, LABEL, Machine, addressed, freed, put
 from tests.infra import engine
 
 #: The name that hosts know it by.
@@ -29,14 +29,15 @@ def image(client: docker.DockerClient) -> str:
 @contextmanager
 def registry(client: docker.DockerClient) -> Iterator[str]:
     """Its address, for as long as the context lasts."""
-    container = client.containers.create(image(client), name=freed(client, "registry"), labels={LABEL: "registry"})
+    container = client.containers.create(
+        image(client), name=freed(client, "registry"), labels={LABEL: "registry"}, **addressed(client, "registry")
+    )
     try:
         certificate = engine.authority().issue_cert(NAME)
         put(container, "/etc/docker/registry/certificate.pem", certificate.cert_chain_pems[0].bytes().decode())
         put(container, "/etc/docker/registry/key.pem", certificate.private_key_pem.bytes().decode(), 0o600)
         container.start()
-        container.reload()
-        yield str(container.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"])
+        yield ADDRESSES["registry"]
     finally:
         container.remove(force=True, v=True)
 
