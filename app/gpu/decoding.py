@@ -416,8 +416,10 @@ class _Process:
     def _say(self, line: bytes, data: bytes, deadline: float) -> None:
         self._channel.settimeout(_left(deadline))
         try:
-            if (unsent := self._channel.sendmsg([line, data]) - len(line)) < len(data):
-                self._channel.sendall(memoryview(data)[unsent:])
+            sent = self._channel.sendmsg([line, data])
+            for rest in (line[sent:], memoryview(data)[max(0, sent - len(line)) :]):
+                if rest:
+                    self._channel.sendall(rest)
         except TimeoutError:
             raise
         except OSError as error:
