@@ -30,7 +30,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error
+from waitress.utilities import BadRequest, Error
 
 from app.common.web import Service, error_body
 
@@ -186,6 +186,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     """A request as it comes in."""
 
     error: Error | None
+    completed: bool
 
     def __init__(self, adj: Any, gate: Gate) -> None:
         super().__init__(adj)
@@ -194,14 +195,21 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         self.body: Body | None = None
 
     def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # Python makes no number of more than 4,300 digits
+            raise ParsingError("Content-Length is invalid") from error
         if self.version not in ("1.0", "1.1"):
             raise ParsingError(f"HTTP {self.version} is not spoken here")
-        if self.body_rcv is not None:
+        if self.body_rcv is None:
+            self.expect_continue = False  # with nothing
+        else:
             self.body = self.body_rcv.buf = Body(self._kept())
 
     def received(self, data: bytes) -> int:
         consumed = int(super().received(data))
+        if self.error is None and not self.completed and self._is_mostly_framing():
+            self.error, self.completed = BadRequest("There is more framing than body"), True
         if self.error is None and self.body is not None and self.unwanted and self._is_enough():
             # Flask answers, by what the head says; what is still to come is not read.
             self.headers["CONTENT_LENGTH"] = str(max(self.content_length, len(self.body)))
@@ -229,13 +237,19 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     def _kept(self) -> int:
         """Bytes of the body that are kept: all, or none."""
         size = self._gate.max_body_bytes if self.chunked else self.content_length
-        if size > self._gate.max_body_bytes or not self._gate.admits(self.path, self.headers.get("AUTHORIZATION")):
+        path = "/" + self.path.lstrip("/") if self.path.startswith("/") else self.path  # as the application is told
+        if size > self._gate.max_body_bytes or not self._gate.admits(path, self.headers.get("AUTHORIZATION")):
             return -1
         if not self._gate.take(size):
             self._no_room = True
             return -1
         self._taken = size
         return size
+
+    def _is_mostly_framing(self) -> bool:
+        """Whether chunks are all sizes, extensions and trailers, which are kept and read again with each piece."""
+        held = len(self.body or b"")
+        return bool(self.chunked and self.body_bytes_received - held > MAX_HEAD_BYTES + held)
 
     def _is_enough(self) -> bool:
         """Whether to stop reading what is dropped: it is too much, or its sender waits to be told to send it."""
@@ -261,6 +275,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     task_class = Task
 
     request: Request | None
+    requests: list[Request]
 
     #: Whether what is written next waits for what follows, and what waits.
     _holds, _held = False, b""
@@ -271,6 +286,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._answered = False
         self.in_hand = self._waited_for = False
         super().__init__(server, *arguments, **options)
+        self.requests_lock = threading.RLock()  # a lost connection may be closed while it is read
 
     def received(self, data: bytes) -> bool:
         begun, in_body = self.request is not None, self._in_body
@@ -292,6 +308,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             raise
         finally:
             more = self.connected and not self.will_close and bool(self.requests)
+            if not more:
+                self._forget()
             self.in_hand = False  # another thread may have it from here on
             if more:
                 self.server.add_task(self)
@@ -333,9 +351,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         with self.outbuf_lock:
             super().handle_write()
 
-    def send(self, data: bytes, do_close: bool = True) -> int:
-        """Send some of it; a connection found lost is closed by the loop, which may be looking at it."""
-        return int(super().send(data, do_close=do_close and not self._waited_for))
+    def send(self, data: bytes, do_close: bool = True) -> int:  # noqa: ARG002
+        """Send some of it; a connection found lost is closed by the loop alone, which may be looking at it."""
+        return int(super().send(data, do_close=False))
+
+    def send_continue(self) -> None:
+        try:
+            super().send_continue()
+        except OSError:
+            self.will_close = True
 
     def hold(self) -> None:
         """Have what is written next sent with what follows."""
@@ -358,9 +382,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_close(self) -> None:
         super().handle_close()
-        if self.request is not None:
-            self.request.close()
-            self.request = None
+        self._forget_begun()  # a thread that has others, or will, lets go of them
+
+    def _forget(self) -> None:
+        """Let go of requests that nobody will answer."""
+        with self.requests_lock:
+            left, self.requests = self.requests, []
+        for request in left:
+            request.close()
+        if not self.connected:
+            self._forget_begun()
+
+    def _forget_begun(self) -> None:
+        with self.requests_lock:
+            begun, self.request = self.request, None
+        if begun is not None:
+            begun.close()
 
     @property
     def idle(self) -> bool:

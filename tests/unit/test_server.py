@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,7 @@ def test_threads_that_stay_leave_enough_for_others(tmp_path: Path) -> None:
 
 PUT = b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
 EXPECTING = b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+CHUNKED = b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.02, 0.2])
@@ -236,5 +238,64 @@ def test_a_client_that_is_lost_while_it_is_told_to_go_on_harms_nobody(tmp_path: 
                 client.sendall(EXPECTING)
         assert urllib3.request("GET", f"http://127.0.0.1:{port}/health/live", retries=False).status == 200
         assert "Traceback" not in (tmp_path / "service.log").read_text()
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("framing", [b"5;a=" + b"a" * 2**17, b"0\r\nx: " + b"a" * 2**17, b"1\r\na\r\n" * 2**15])
+def test_a_body_that_is_mostly_framing_is_refused_before_all_of_it_has_come(tmp_path: Path, framing: bytes) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as client:
+            client.sendall(CHUNKED + framing[:20000])
+            time.sleep(0.2)
+            client.sendall(framing[20000:40000])  # less than what a socket holds: all of it is read
+            assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n", b"200"),
+        (b"POST /size HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n", b"200"),
+        (b"POST //size HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345", b"200"),
+        (b"POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n", b"400"),
+    ],
+)
+def test_odd_requests_are_answered(tmp_path: Path, request_: bytes, status: bytes) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as client:
+            client.sendall(request_)
+            assert client.recv(4096).startswith(b"HTTP/1.1 " + status)
+        assert "Traceback" not in (tmp_path / "service.log").read_text()
+    finally:
+        process.stop()
+
+
+def test_bodies_of_clients_that_are_lost_while_they_are_answered_take_no_room_for_good(tmp_path: Path) -> None:
+    process, port = started(tmp_path, "127.0.0.1")
+
+    def leave(_: int) -> None:
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.sendall((PUT + b"12345") * 6)
+                client.recv(4096)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    try:
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(leave, range(8)))
+        room = b"POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 999
+        with ExitStack() as stack:
+            held = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=4)) for _ in range(4)]
+            for client in held:
+                client.sendall(room)
+            time.sleep(0.3)  # now all four have their room, which is all there is
+            for client in held:
+                client.sendall(b"x")
+            assert [client.recv(4096)[:12] for client in held] == [b"HTTP/1.1 200"] * 4
     finally:
         process.stop()
