@@ -32,6 +32,10 @@ SELECTORS = ("bucket", "status", "reason_code", "model_id")
 MAX_JSON_BYTES = 64 * 2**20
 
 
+#: A number that every index can hold.
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 class Look(BaseModel):
     """A look at the bucket, from which a change of the index follows."""
 
@@ -75,11 +79,11 @@ class KnownFace(BaseModel):
     landmarks: list[tuple[FiniteFloat, FiniteFloat]] = []
     score: FiniteFloat
     embedding: Annotated[Vector, BeforeValidator(_numbers), WithJsonSchema(NUMBERS)]
-    stream: int | None = None
+    stream: Int64 | None = None
     first_seen_s: FiniteFloat | None = None
     last_seen_s: FiniteFloat | None = None
     best_seen_s: FiniteFloat | None = None
-    frames_seen: int | None = None
+    frames_seen: Int64 | None = None
     #: Whether there is no good picture of it.
     poor: bool | None = None
 
@@ -95,16 +99,16 @@ class KnownItem(Version):
     #: Why the object was rejected; no faces then.
     reason: str | None = Field(None, max_length=2000)
     reason_code: str | None = Field(None, max_length=64)
-    width: int | None = None
-    height: int | None = None
+    width: Int64 | None = None
+    height: Int64 | None = None
     duration_s: FiniteFloat | None = None
-    frames: dict[str, int | float] | None = None
-    streams: list[dict[str, int | str | None]] | None = None
+    frames: dict[str, Int64 | FiniteFloat] | None = None
+    streams: list[dict[str, Int64 | str | None]] | None = None
     #: What the verdict depended on, by name.
-    judged_by: dict[str, str | int | float] | None = None
+    judged_by: dict[str, str | Int64 | FiniteFloat] | None = None
     #: What a person should know, of a video indexed in part.
     note: str | None = Field(None, max_length=2000)
-    timings_ms: dict[str, float] | None = None
+    timings_ms: dict[str, FiniteFloat] | None = None
 
 
 class Lookup(BaseModel):
@@ -115,7 +119,7 @@ class Lookup(BaseModel):
     bucket: str
     keys: list[str] = Field(max_length=PAGE)
     #: Present values of what records may have been judged by; one that was judged by others is not current.
-    judging: dict[str, str | int | float] = {}
+    judging: dict[str, str | Int64 | FiniteFloat] = {}
     #: The ETag of each. Then what differs is told, null where nothing is known, and nothing of what is current at
     #: its ETag; whose ETag is null, is told of in any case.
     etags: list[str | None] | None = None

@@ -28,6 +28,10 @@ class _Wish:
     #: Set when it is answered, or has the turn.
     called: threading.Event = field(default_factory=threading.Event)
 
+    def give(self, answer: Any) -> None:
+        self.answer, self.answered = answer, True
+        self.called.set()
+
 
 class Batches:
     """Claims and changes of many threads; `Changes` is used by one of them at a time."""
@@ -78,9 +82,15 @@ class Batches:
                 self._answer_all(self._take())
             finally:
                 self._pass_on()
-        if isinstance(wish.answer, BaseException):
-            raise wish.answer
-        return wish.answer
+        answer, wish.answer = wish.answer, None
+        if isinstance(answer, BaseException):
+            try:
+                raise answer
+            finally:
+                del (
+                    answer
+                )  # which knows of this frame, and so of the picture: none would go before a garbage collector
+        return answer
 
     def _take(self) -> list[_Wish]:
         """What waits, but for a second change of one item, and what is too much: that waits on."""
@@ -122,11 +132,11 @@ class Batches:
     def _answer(self, wishes: Sequence[_Wish], work: Callable[[list[Any]], Sequence[Any]]) -> None:
         if not wishes:
             return
-        answers: Sequence[Any]
         try:
             answers = work([wish.what for wish in wishes])
-        except BaseException as error:  # everybody is told, of a panic in Qdrant Edge too, and the turn goes on
-            answers = [error] * len(wishes)
-        for wish, answer in zip(wishes, answers, strict=True):
-            wish.answer, wish.answered = answer, True
-            wish.called.set()
+        except BaseException as error:  # everybody is told, and the turn goes on
+            for wish in wishes:
+                wish.give(error)
+        else:
+            for wish, answer in zip(wishes, answers, strict=True):
+                wish.give(answer)

@@ -10,9 +10,10 @@ Qdrant Edge lets no other thread of the process run while it is at work, so no c
 import fcntl
 import json
 import logging
+import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,12 @@ UNUSED = "none"
 #: Nothing searches in this process, so no search graph is built: kilobytes of vectors from which one would be.
 NEVER = 2**40
 
-#: What Qdrant Edge raises; it has no errors of its own, and says "not initialized" of a shard that was closed.
-ERRORS = (Exception,)
+#: Bytes that must be free before more is written: Qdrant Edge maps its files, and a full disk ends its process.
+LEAST_FREE = 256 * 2**20
 
+#: What Qdrant Edge raises where it panics, and Python calls no Exception. It has no other errors of its own, and says
+#: "not initialized" of a shard that was closed.
+PANIC = "PanicException"
 
 #: So many points, an item's among them, are looked at one by one when they are counted.
 FEW_POINTS = 1000
@@ -90,6 +94,8 @@ class EdgeStore:
             ) from error
         self._opening = threading.Lock()
         self._shards: dict[str, edge.EdgeShard] = {}
+        #: Collections of which an update failed: from then on all of their updates do, until they are opened anew.
+        self._failed: set[str] = set()
         vacuum(self._directory)
         try:
             for config in sorted(self._directory.glob("*/edge_config.json")):
@@ -107,6 +113,7 @@ class EdgeStore:
     ) -> None:
         with self._errors(), self._opening:
             if collection not in self._shards:
+                self._mind_room()
                 path = self._directory / collection
                 shutil.rmtree(path, ignore_errors=True)  # what a start that was cut off left
                 self._shards[collection] = edge.EdgeShard.create(str(path), _config(space))
@@ -145,7 +152,8 @@ class EdgeStore:
         self, collection: str, points: Sequence[Point], where: Where | None = None, mode: Mode = "upsert"
     ) -> None:
         condition = _filter(where) if where else None
-        with self._shard(collection) as shard:
+        self._mind_room()
+        with self._shard(collection, updates=True) as shard:
             for at in range(0, len(points), UPSERT_BATCH):
                 batch = [
                     edge.Point(point.id, _vector(point), _packed(point.payload))
@@ -154,7 +162,7 @@ class EdgeStore:
                 shard.update(edge.UpdateOperation.upsert_points(batch, condition, MODES[mode]))
 
     def delete(self, collection: str, where: Where) -> None:
-        with self._shard(collection) as shard:
+        with self._shard(collection, updates=True) as shard:
             shard.update(edge.UpdateOperation.delete_points_by_filter(_filter(where)))
 
     def retrieve(
@@ -220,11 +228,27 @@ class EdgeStore:
         aliases: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         return aliases
 
-    def _shard(self, collection: str) -> "_Used":
+    def _mind_room(self) -> None:
+        found = os.statvfs(self._directory)
+        if found.f_bavail * found.f_frsize < LEAST_FREE:
+            raise IndexAwayError(
+                f"INDEX_DIR={self._directory.parent}: fewer than {LEAST_FREE // 2**20} MiB of its disk are free."
+            )
+
+    def _shard(self, collection: str, *, updates: bool = False) -> "_Used":
+        if collection in self._failed:
+            self._open_anew(collection)
         shard = self._shards.get(collection)
         if shard is None:
             raise CollectionMissingError(f"it has no collection {collection} any more.")
-        return _Used(self._directory, shard)
+        return _Used(self._directory, shard, self._failed.add if updates else None, collection)
+
+    def _open_anew(self, collection: str) -> None:
+        with self._errors(), self._opening:
+            if collection in self._failed and (shard := self._shards.get(collection)):
+                shard.close()
+                self._shards[collection] = edge.EdgeShard.load(str(self._directory / collection))
+            self._failed.discard(collection)
 
     def _errors(self) -> "_Used":
         return _Used(self._directory)
@@ -233,17 +257,26 @@ class EdgeStore:
 class _Used:
     """A shard in use, whose errors are an outage that names the directory; as a generator it would cost 6 µs more."""
 
-    __slots__ = ("_directory", "_shard")
+    __slots__ = ("_collection", "_directory", "_failed", "_shard")
 
-    def __init__(self, directory: Path, shard: edge.EdgeShard | None = None) -> None:
-        self._directory, self._shard = directory, shard
+    def __init__(
+        self,
+        directory: Path,
+        shard: edge.EdgeShard | None = None,
+        failed: Callable[[str], None] | None = None,
+        collection: str = "",
+    ) -> None:
+        self._directory, self._shard, self._failed, self._collection = directory, shard, failed, collection
 
     def __enter__(self) -> Any:
         return self._shard
 
-    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
-        if isinstance(error, ERRORS):
-            raise IndexAwayError(f"INDEX_DIR={self._directory.parent}: {error}") from error
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _where: object) -> None:
+        if error is None or not (isinstance(error, Exception) or kind.__name__ == PANIC):  # type: ignore[union-attr]
+            return
+        if self._failed is not None:
+            self._failed(self._collection)
+        raise IndexAwayError(f"INDEX_DIR={self._directory.parent}: {error}") from error
 
 
 def _leave_local_mode(directory: Path) -> None:

@@ -166,6 +166,25 @@ def test_known_faces_keep_their_embeddings_in_binary_and_as_numbers(client: Any,
     assert client.get("/items/videos/c.mp4").status_code == 404
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"width": 1e999',
+        f'"height": {10**30}',
+        '"timings_ms": {"a": NaN}',
+        '"frames": {"a": Infinity}',
+        '"judged_by": {"a": NaN}',
+        f'"judged_by": {{"a": {10**400}}}',
+        f'"streams": [{{"a": {-(10**30)}}}]',
+    ],
+)
+def test_numbers_that_no_index_could_hold_are_refused(client: Any, member: str) -> None:
+    body = f'{{"etag": "v1", "reason": "none", {member}}}'
+    refused = client.put("/items/videos/c.mp4", data=body, content_type="application/json")
+    assert (refused.status_code, refused.json["code"]) == (400, "bad_request")
+    assert client.get("/items/videos/c.mp4").status_code == 404
+
+
 def test_records_are_counted_by_the_values_of_a_member(client: Any) -> None:
     put(client)
     put(client, b"damaged", key="b.jpg")

@@ -1,6 +1,8 @@
 """Changes of many requests are made together, by one of them, and each hears of its own."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -145,6 +147,25 @@ def test_a_panic_is_told_to_all_who_waited(slow: Slow, batches: Batches) -> None
         slow.failure = PanicError()
         slow.go.release(2)
         assert {answer.result(10) for answer in (first, *others)} == {"panic"}
+
+
+def test_what_failed_is_let_go_of_at_once(slow: Slow, batches: Batches) -> None:
+    class Picture:
+        pass
+
+    picture = Picture()
+    there = weakref.ref(picture)
+    slow.failure = IndexAwayError("down")
+    slow.go.release()
+    gc.disable()
+    try:
+        with pytest.raises(IndexAwayError):
+            batches.make(Change(Claim("images", "a", "a", {}), {"picture": picture}))
+        slow.failure = None
+        del picture
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def test_it_is_closed_when_all_that_waited_is_done(slow: Slow, batches: Batches) -> None:

@@ -216,6 +216,53 @@ def test_a_broken_shard_is_an_outage_that_names_the_directory(tmp_path: Path) ->
         EdgeStore(tmp_path)
 
 
+def test_on_a_disk_that_is_nearly_full_nothing_is_written_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = FaceIndex(EdgeStore(tmp_path), INFO)
+    index.prepare()
+    with monkeypatch.context() as full:
+        full.setattr("app.gpu.index.edge.LEAST_FREE", 2**60)
+        with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
+            put(index, "a.jpg", "v1", 1)
+    put(index, "a.jpg", "v1", 1)
+    assert index.records.lookup("images", ["a.jpg"])["a.jpg"]["whole"]
+    index.close()
+
+
+#: Puts items while no file may grow, and again when they may.
+CRAMPED = """
+import resource, signal, sys
+from pathlib import Path
+from app.gpu.index import FaceIndex, IndexAwayError
+from app.gpu.index.edge import EdgeStore
+from tests.unit.gpu.index.conftest import INFO, put
+
+index = FaceIndex(EdgeStore(Path(sys.argv[1])), INFO)
+index.prepare()
+put(index, "before.jpg", "v1", 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    for number in range(100_000):
+        put(index, f"{number}.jpg", "v1", 20)
+except IndexAwayError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+put(index, "after.jpg", "v1", 1)
+found = index.records.lookup("images", ["before.jpg", "after.jpg"])
+print(sorted(key for key, record in found.items() if record["whole"]))
+index.close()
+"""
+
+
+def test_an_update_that_fails_is_not_the_end_of_the_index(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", CRAMPED, str(tmp_path)], capture_output=True, text=True, check=True)
+    failure, _, found = ran.stdout.strip().rpartition("\n")
+    assert str(tmp_path) in failure
+    assert found == "['after.jpg', 'before.jpg']"
+
+
 def test_what_was_deleted_leaves_the_disk_at_the_next_start(tmp_path: Path) -> None:
     def occupied() -> int:
         return sum(path.stat().st_blocks for path in tmp_path.glob("edge/faces_*/segments/**/*"))
