@@ -4,6 +4,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from app.worker.converting import converted
+
 #: Frames are compared as grey pictures, a pixel for each square of this side in the frame as the engine gets it.
 BLOCK = 8
 #: What must change: a square of this many blocks, 24 pixels, a little over half of the smallest face that an engine
@@ -33,7 +35,7 @@ def thumbnail(frame: VideoFrame, max_side: int) -> Thumbnail:
     """A frame as it is compared; `max_side` is the longest side of the frames that the engine gets."""
     side = BLOCK * max(1.0, max(frame.width, frame.height) / max_side)
     size = max(CHANGED, round(frame.width / side)), max(CHANGED, round(frame.height / side))
-    return frame.reformat(*size, format="gray", interpolation="AREA").to_ndarray().astype(np.int16)
+    return converted(frame, *size, "gray", "AREA").astype(np.int16)
 
 
 def is_blank(one: Thumbnail) -> bool:
@@ -56,7 +58,9 @@ def shows_the_same(one: Thumbnail, before: Thumbnail) -> bool:
 
 def _means(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Means over all squares of `CHANGED` × `CHANGED`."""
-    return np.asarray(np.lib.stride_tricks.sliding_window_view(values, (CHANGED, CHANGED)).mean((2, 3)))
+    height, width = (side - CHANGED + 1 for side in values.shape)
+    rows = np.add.reduce([values[:, at : at + width] for at in range(CHANGED)])
+    return np.asarray(np.add.reduce([rows[at : at + height] for at in range(CHANGED)]) / np.float32(CHANGED**2))
 
 
 def _detail(one: Thumbnail) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from app.common.errors import PermanentError
 from app.worker.comparing import Thumbnail, is_blank, shows_the_same, thumbnail
+from app.worker.converting import converted
 from app.worker.decoding import Look, StreamSampler
 from app.worker.sampling import Budget, Clock
 from app.worker.streams import DECODER, clock_may_jump, moving_pictures, next_part, opened, why_not
@@ -36,12 +37,38 @@ class Frame:
 
     #: Seconds from the start of the video.
     time_s: float
-    #: height × width × 3, RGB; None where it shows the same as the one before.
-    pixels: NDArray[np.uint8] | None
     #: Index of its stream in the file.
-    stream: int = 0
+    stream: int
+    #: Width and height in pixels; None where it shows the same as the one before.
+    size: tuple[int, int] | None = None
     #: Factors (x, y) from coordinates in `pixels` to those in the frame as it is shown.
     scale: tuple[float, float] = (1.0, 1.0)
+    #: As decoded, and the quarter turns, counter-clockwise, that put it upright.
+    decoded: VideoFrame | None = None
+    turns: int = 0
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """height × width × 3, RGB; made each time, so that whoever sends frames does it while others are decoded."""
+        if self.decoded is None:
+            return None
+        pixels = converted(self.decoded, *self._lying, "rgb24")
+        return np.ascontiguousarray(np.rot90(pixels, self.turns))
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether there is a colour for every other of these pixels at most, in rows and columns."""
+        if self.decoded is None:
+            return False
+        width, height = self._lying
+        chroma = self.decoded.format
+        return 2 * chroma.chroma_width() <= width + 1 and 2 * chroma.chroma_height() <= height + 1
+
+    @property
+    def _lying(self) -> tuple[int, int]:
+        """Width and height before it is turned."""
+        width, height = self.size or (0, 0)
+        return (height, width) if self.turns % 2 else (width, height)
 
 
 @dataclass(slots=True)
@@ -278,10 +305,10 @@ class _Watched:
                     report.black += 1
                 else:
                     report.same += 1
-                    yield Frame(look.time_s, None, self._stream.index)
+                    yield Frame(look.time_s, self._stream.index)
             elif self._shown is not None and shows_the_same(thumb, self._shown):
                 report.same += 1
-                yield Frame(look.time_s, None, self._stream.index)
+                yield Frame(look.time_s, self._stream.index)
             else:
                 self._shown = thumb
                 report.sent += 1
@@ -311,9 +338,10 @@ class _Watched:
             self._report.width, self._report.height = shown
         scale = min(1.0, self._video.sampling.max_side / max(width, height))
         size = max(2, round(width * scale)), max(2, round(height * scale))
+        upright = size[::-1] if turns % 2 else size
+        scales = shown[0] / upright[0], shown[1] / upright[1]
         # The display matrix turns counter-clockwise, as does numpy.
-        pixels = np.ascontiguousarray(np.rot90(frame.reformat(*size, format="rgb24").to_ndarray(), turns), np.uint8)
-        return Frame(time, pixels, self._stream.index, (shown[0] / pixels.shape[1], shown[1] / pixels.shape[0]))
+        return Frame(time, self._stream.index, upright, scales, frame, turns)
 
 
 def packet_limit(report: Report) -> int:

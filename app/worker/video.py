@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
 
-import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 from rq.timeouts import JobTimeoutException
 
 from app.common.errors import LookingGlassError, TransientError
@@ -170,10 +168,10 @@ class People:
     def add(self, frame: Frame, found: list[Sighting] | None) -> None:
         """Link the faces of the next frame, in pixels of the frame as it was handed out."""
         tracker = self._trackers.setdefault(frame.stream, Tracker(self.model))
-        if found is None or frame.pixels is None:
+        if found is None or frame.size is None:
             tracker.repeat(frame.time_s)
             return
-        height, width = frame.pixels.shape[:2]
+        width, height = frame.size
         size = self._sizes.setdefault(frame.stream, (width * frame.scale[0], height * frame.scale[1]))
         tracker.add([_scaled(one, size[0] / width, size[1] / height) for one in found], frame.time_s)
 
@@ -219,8 +217,7 @@ def _found_faces(
     with ThreadPoolExecutor(IN_FLIGHT) as senders:
         try:
             for frame in video.frames():
-                pixels = frame.pixels
-                waiting.append((frame, None if pixels is None else senders.submit(_find, faces, pixels, patience)))
+                waiting.append((frame, senders.submit(_find, faces, frame, patience) if frame.size else None))
                 while sum(future is not None for _, future in waiting) > IN_FLIGHT:
                     one, future = waiting.popleft()
                     yield one, patience.result(future) if future else None
@@ -231,13 +228,14 @@ def _found_faces(
             senders.shutdown(cancel_futures=True)
 
 
-def _find(faces: FaceClient, pixels: NDArray[np.uint8], patience: Patience) -> list[Sighting]:
-    found = patience.find(faces, _jpeg(pixels))
+def _find(faces: FaceClient, frame: Frame, patience: Patience) -> list[Sighting]:
+    if (pixels := frame.pixels) is None:
+        return []
+    # Colours that the video has for every other pixel only are no better for being sent for each.
+    subsampling = "420" if frame.subsampled else "444"
+    jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling=subsampling)
+    found = patience.find(faces, bytes(jpeg))
     return [Sighting(face, sharpness(pixels, face.box)) for face in found]
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444"))
 
 
 def _scaled(one: Sighting, x: float, y: float) -> Sighting:

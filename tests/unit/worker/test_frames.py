@@ -109,6 +109,26 @@ def test_large_frames_are_reduced_to_what_the_engine_uses() -> None:
     assert (report.width, report.height) == (1280, 720)
 
 
+@pytest.mark.parametrize(
+    ("pix_fmt", "max_side", "rotation", "subsampled"),
+    [
+        ("yuv420p", 2048, 0, True),
+        ("yuv420p", 2048, 90, True),
+        ("yuv420p", 80, 0, False),  # reduced by half, it has a colour for each pixel again
+        ("yuv422p", 2048, 0, False),
+        ("yuv444p", 2048, 0, False),
+    ],
+)
+def test_a_frame_says_whether_it_has_a_colour_for_each_pixel(
+    pix_fmt: str, max_side: int, rotation: int, subsampled: bool
+) -> None:
+    data = media.video(moving(1, size=(160, 120)), pix_fmt=pix_fmt, rotation=rotation)
+    frames, _ = sampled(data, max_side=max_side)
+    assert frames[0].pixels is not None
+    assert frames[0].size == frames[0].pixels.shape[1::-1]
+    assert frames[0].subsampled is subsampled
+
+
 def test_frames_beyond_the_limit_are_refused_before_one_is_decoded() -> None:
     with pytest.raises(PermanentError, match="320 × 240"):
         sampled(media.video(moving(1, size=(320, 240))), max_pixels=50_000)
