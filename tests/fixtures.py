@@ -68,7 +68,7 @@ def _claimed(port: int) -> bool:
 def local_settings(directory: Path, **more: Any) -> LocalSettings:
     """Settings of a stack of its own, on free ports."""
     ports = {f"{name}_port": free_port() for name in PORTS}
-    return LocalSettings.model_validate({"lookingglass_dir": directory, **ports, **more})
+    return LocalSettings.model_validate({"lookingglass_dir": directory, "workers": 2, **ports, **more})
 
 
 def eventually(probe: Callable[[], T | None], what: str, timeout: float = SOON) -> T:

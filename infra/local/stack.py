@@ -120,7 +120,7 @@ class Stack:
         yield self._service(
             "gpu-worker", "app.gpu", SERVICE_GRACE, INDEX_DIR=os.environ.get("INDEX_DIR", str(data / "index"))
         )
-        for number in range(1, settings.workers + 1):
+        for number in range(1, (settings.workers or min(16, len(os.sched_getaffinity(0)) + 2)) + 1):
             yield self._service(f"worker-{number}", "app.worker", WORKER_GRACE, WORKER_NAME=f"worker-{number}")
         yield self._service("console", "app.console", SERVICE_GRACE, CONSOLE_TOKEN=str(self.outputs["console_token"]))
         if settings.prometheus_port:
