@@ -1,4 +1,4 @@
-"""What is printed, and what is put into docs/: figures for programs, for people, and a plot."""
+"""What is printed, and what is put into docs/: figures for programs, for people, and pictures."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,17 +7,21 @@ from typing import Any
 
 from infra.local.tools import ROOT
 from tests.bench.measure import Figure, rounded
-from tests.bench.plot import curve
+from tests.bench.plot import Step, curve, way
 from tests.bench.usage import BY_CPU
 
 DOCS = Path("docs")
 FIGURES, TEXT, PLOT = (ROOT / DOCS / f"benchmarks.{suffix}" for suffix in ("json", "md", "svg"))
+WAY = ROOT / DOCS / "way.svg"
 
 #: What encloses the table in the text.
 BEGIN, END = "<!-- figures: python -m tests.bench --write -->\n", "<!-- end of figures -->\n"
 
 #: Name of the figure that the plot is of, and where in it the costs are.
 PLOTTED, COSTS = "cost-per-object", "CPU ms per object, at objects"
+
+#: Name of the figure that an image's way is drawn from: where in it the costs are, and what of MinIO's is which.
+STEPS, EACH, MINIO_ALONE = "cpu-outside", "CPU ms per image", "of which MinIO for an image alone"
 
 #: A figure as the file has it.
 Known = Mapping[str, Any]
@@ -39,8 +43,8 @@ def write(figure: Figure) -> None:
     ordered = sorted(known.values(), key=lambda one: one["number"])
     FIGURES.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     TEXT.write_text(document(TEXT.read_text(), ordered))
-    if drawing := plotted(ordered):
-        PLOT.write_text(drawing)
+    for path, drawing in pictures(ordered).items():
+        path.write_text(drawing)
 
 
 def document(text: str, figures: Iterable[Known]) -> str:
@@ -49,13 +53,32 @@ def document(text: str, figures: Iterable[Known]) -> str:
     return before + BEGIN + table(figures) + END + after.partition(END)[2]
 
 
-def plotted(figures: Iterable[Known]) -> str | None:
-    """The plot of the cost per object; None if it is not among the figures."""
+def pictures(figures: Iterable[Known]) -> dict[Path, str]:
+    """The pictures of these figures, by their files."""
+    found = {}
     for figure in figures:
         if figure["name"] == PLOTTED:
-            costs = figure["more"][COSTS]
-            return curve({int(objects): float(cost) for objects, cost in costs.items()})
-    return None
+            found[PLOT] = curve({int(objects): float(cost) for objects, cost in figure["more"][COSTS].items()})
+        if figure["name"] == STEPS:
+            found[WAY] = way(steps(figure["more"][EACH], figure["more"][MINIO_ALONE]))
+    return found
+
+
+def steps(costs: Mapping[str, float], minio: Mapping[str, float]) -> list[Step]:
+    """An image's way from the crawler to the index, with the CPU milliseconds of each step."""
+    telling = costs["MinIO"] - minio["upload"] - minio["read"]
+    return [
+        Step("crawler", "puts a picture into the bucket", None),
+        Step("MinIO", "stores it", minio["upload"]),
+        Step("MinIO", "writes the event to disk, and tells of it twice", telling),
+        Step("webhook", "makes one job of both", costs["webhook"]),
+        Step("Redis", "keeps the job, and what became of it", costs["redis"]),
+        Step("worker", "reads it, sends it, looks whether it changed", costs["worker"]),
+        Step("MinIO", "gives it, and is asked once more", minio["read"], 1),
+        Step("face service", "asks the index, and writes it", costs["face service"], 1),
+        Step("decoder", "makes pixels of bytes", costs["decoders"], 2),
+        Step("engine", "finds and describes faces", costs["engines"], 2),
+    ]
 
 
 def table(figures: Iterable[Known]) -> str:

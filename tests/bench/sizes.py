@@ -18,7 +18,7 @@ class Sizes:
     requests: int = 300
     card_requests: int = 1500
     #: Photos through the pipeline.
-    dlib_photos: int = 100
+    dlib_photos: int = 300
     photos: int = 500
     #: Decodings of a 12 MP photo.
     decodings: int = 10

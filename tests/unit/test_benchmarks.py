@@ -1,12 +1,13 @@
 """The benchmark's own arithmetic, and that the docs tell what was measured."""
 
 import json
+import re
 
 import pytest
 
 from tests.bench.measure import Target, compared, in_turn, percentile
-from tests.bench.plot import curve
-from tests.bench.report import FIGURES, PLOT, TEXT, document, plotted, table
+from tests.bench.plot import curve, way
+from tests.bench.report import FIGURES, PLOT, TEXT, WAY, document, pictures, steps, table
 from tests.bench.usage import BY_CPU
 
 
@@ -54,6 +55,15 @@ def test_a_higher_cost_is_drawn_higher_up() -> None:
     assert float(low[1]) > float(high[1])
 
 
+def test_the_steps_of_an_image_s_way_cost_together_what_all_processes_do() -> None:
+    costs = {"MinIO": 3.4, "webhook": 0.7, "redis": 0.5, "worker": 3.1, "face service": 1.7}
+    costs |= {"decoders": 2.4, "engines": 15.0}
+    taken = steps(costs, {"upload": 1.2, "read": 0.9})
+    assert sum(step.cost or 0 for step in taken) == pytest.approx(sum(costs.values()))
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)" height="\d+" fill="#0074d9"', way(taken))]
+    assert [step.cost for step in taken[1:]].index(15) == widths.index(max(widths))
+
+
 def test_every_figure_says_whether_its_target_holds() -> None:
     figures = json.loads(FIGURES.read_text())
     for figure in figures:
@@ -72,5 +82,6 @@ def test_the_page_shows_the_figures() -> None:
     figures = json.loads(FIGURES.read_text())
     assert table(figures) in TEXT.read_text()
     assert document(TEXT.read_text(), figures) == TEXT.read_text()
-    drawn = plotted(figures)
-    assert drawn is None or drawn == PLOT.read_text()
+    drawn = pictures(figures)
+    assert set(drawn) == {PLOT, WAY}
+    assert {path: path.read_text() for path in drawn} == drawn
