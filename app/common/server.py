@@ -202,7 +202,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
         if self.version not in ("1.0", "1.1"):
             raise ParsingError(f"HTTP {self.version} is not spoken here")
         if self.body_rcv is None:
-            self.expect_continue = False  # with nothing
+            self.expect_continue = False  # there is no body to wait for
         else:
             self.body = self.body_rcv.buf = Body(self._kept())
 
@@ -219,6 +219,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             self.error = JSONError(*NO_ROOM)
         elif self.error is not None and not isinstance(self.error, JSONError):
             self.error = JSONError(self.error.code, self.error.reason, "bad_request", f"{self.error.body}.")
+        if self.error is not None:
+            self.expect_continue = False  # nobody waits for that body
         return consumed
 
     @property
@@ -285,8 +287,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.since = time.monotonic()
         self._answered = False
         self.in_hand = self._waited_for = False
+        self._taking = threading.Lock()
         super().__init__(server, *arguments, **options)
-        self.requests_lock = threading.RLock()  # a lost connection may be closed while it is read
 
     def received(self, data: bytes) -> bool:
         begun, in_body = self.request is not None, self._in_body
@@ -382,7 +384,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_close(self) -> None:
         super().handle_close()
-        self._forget_begun()  # a thread that has others, or will, lets go of them
+        self._forget_begun()  # those that have come whole are let go by the thread that has them, or will
 
     def _forget(self) -> None:
         """Let go of requests that nobody will answer."""
@@ -394,7 +396,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._forget_begun()
 
     def _forget_begun(self) -> None:
-        with self.requests_lock:
+        # A lock of its own: the loop closes with `outbuf_lock` in hand, which others take after `requests_lock`.
+        with self._taking:
             begun, self.request = self.request, None
         if begun is not None:
             begun.close()

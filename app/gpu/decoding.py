@@ -419,6 +419,7 @@ class _Process:
             sent = self._channel.sendmsg([line, data])
             for rest in (line[sent:], memoryview(data)[max(0, sent - len(line)) :]):
                 if rest:
+                    self._channel.settimeout(_left(deadline))
                     self._channel.sendall(rest)
         except TimeoutError:
             raise

@@ -262,6 +262,8 @@ def test_a_body_that_is_mostly_framing_is_refused_before_all_of_it_has_come(tmp_
         (b"POST /size HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n", b"200"),
         (b"POST //size HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345", b"200"),
         (b"POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n", b"400"),
+        (b"POST /size HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: " + b"1" * 5000 + b"\r\n\r\n", b"400"),
+        (b"POST /size HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: a\r\n\r\n", b"400"),
     ],
 )
 def test_odd_requests_are_answered(tmp_path: Path, request_: bytes, status: bytes) -> None:
