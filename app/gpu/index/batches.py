@@ -87,9 +87,8 @@ class Batches:
             try:
                 raise answer
             finally:
-                del (
-                    answer
-                )  # which knows of this frame, and so of the picture: none would go before a garbage collector
+                # It knows of this frame: the picture would stay until a garbage collector comes.
+                del answer
         return answer
 
     def _take(self) -> list[_Wish]:

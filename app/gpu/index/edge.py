@@ -58,8 +58,10 @@ UNUSED = "none"
 #: Nothing searches in this process, so no search graph is built: kilobytes of vectors from which one would be.
 NEVER = 2**40
 
-#: Bytes that must be free before more is written: Qdrant Edge maps its files, and a full disk ends its process.
-LEAST_FREE = 256 * 2**20
+#: Bytes that must be free before vectors are written, and before anything is, deletions and signs of life among it:
+#: Qdrant Edge maps its files, and a full disk ends its process.
+FREE_FOR_VECTORS = 256 * 2**20
+FREE_FOR_RECORDS = 64 * 2**20
 
 #: What Qdrant Edge raises where it panics, and Python calls no Exception. It has no other errors of its own, and says
 #: "not initialized" of a shard that was closed.
@@ -113,7 +115,7 @@ class EdgeStore:
     ) -> None:
         with self._errors(), self._opening:
             if collection not in self._shards:
-                self._mind_room()
+                self._mind_room(FREE_FOR_VECTORS)
                 path = self._directory / collection
                 shutil.rmtree(path, ignore_errors=True)  # what a start that was cut off left
                 self._shards[collection] = edge.EdgeShard.create(str(path), _config(space))
@@ -152,13 +154,12 @@ class EdgeStore:
         self, collection: str, points: Sequence[Point], where: Where | None = None, mode: Mode = "upsert"
     ) -> None:
         condition = _filter(where) if where else None
-        self._mind_room()
+        self._mind_room(FREE_FOR_RECORDS if all(point.vector is None for point in points) else FREE_FOR_VECTORS)
+        with self._errors():
+            made = [edge.Point(point.id, _vector(point), _packed(point.payload)) for point in points]
         with self._shard(collection, updates=True) as shard:
-            for at in range(0, len(points), UPSERT_BATCH):
-                batch = [
-                    edge.Point(point.id, _vector(point), _packed(point.payload))
-                    for point in points[at : at + UPSERT_BATCH]
-                ]
+            for at in range(0, len(made), UPSERT_BATCH):
+                batch = made[at : at + UPSERT_BATCH]
                 shard.update(edge.UpdateOperation.upsert_points(batch, condition, MODES[mode]))
 
     def delete(self, collection: str, where: Where) -> None:
@@ -228,11 +229,12 @@ class EdgeStore:
         aliases: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         return aliases
 
-    def _mind_room(self) -> None:
-        found = os.statvfs(self._directory)
-        if found.f_bavail * found.f_frsize < LEAST_FREE:
+    def _mind_room(self, least: int) -> None:
+        with self._errors():
+            found = os.statvfs(self._directory)
+        if found.f_bavail * found.f_frsize < least:
             raise IndexAwayError(
-                f"INDEX_DIR={self._directory.parent}: fewer than {LEAST_FREE // 2**20} MiB of its disk are free."
+                f"INDEX_DIR={self._directory.parent}: fewer than {least >> 20} MiB of its disk are free."
             )
 
     def _shard(self, collection: str, *, updates: bool = False) -> "_Used":

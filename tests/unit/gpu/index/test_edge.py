@@ -216,17 +216,34 @@ def test_a_broken_shard_is_an_outage_that_names_the_directory(tmp_path: Path) ->
         EdgeStore(tmp_path)
 
 
-def test_on_a_disk_that_is_nearly_full_nothing_is_written_until_there_is_room(
+def test_on_a_disk_that_is_nearly_full_no_face_is_written_and_deletions_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = FaceIndex(EdgeStore(tmp_path), INFO)
     index.prepare()
-    with monkeypatch.context() as full:
-        full.setattr("app.gpu.index.edge.LEAST_FREE", 2**60)
-        with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
-            put(index, "a.jpg", "v1", 1)
     put(index, "a.jpg", "v1", 1)
-    assert index.records.lookup("images", ["a.jpg"])["a.jpg"]["whole"]
+    with monkeypatch.context() as full:
+        full.setattr("app.gpu.index.edge.FREE_FOR_VECTORS", 2**60)
+        with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
+            put(index, "b.jpg", "v1", 1)
+        assert index.delete("images", "a.jpg") == 1
+        index.close()
+        index = FaceIndex(EdgeStore(tmp_path), INFO)
+        index.prepare()
+        full.setattr("app.gpu.index.edge.FREE_FOR_RECORDS", 2**60)
+        with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
+            index.delete("images", "b.jpg")
+    put(index, "b.jpg", "v1", 1)
+    assert index.records.lookup("images", ["b.jpg"])["b.jpg"]["whole"]
+    index.close()
+
+
+def test_a_directory_that_is_gone_is_an_outage(tmp_path: Path) -> None:
+    index = FaceIndex(EdgeStore(tmp_path / "index"), INFO)
+    index.prepare()
+    (tmp_path / "index").rename(tmp_path / "elsewhere")
+    with pytest.raises(IndexAwayError, match=r"INDEX_DIR="):
+        put(index, "a.jpg", "v1", 1)
     index.close()
 
 
