@@ -35,7 +35,7 @@ def thumbnail(frame: VideoFrame, max_side: int) -> Thumbnail:
     """A frame as it is compared; `max_side` is the longest side of the frames that the engine gets."""
     side = BLOCK * max(1.0, max(frame.width, frame.height) / max_side)
     size = max(CHANGED, round(frame.width / side)), max(CHANGED, round(frame.height / side))
-    return converted(frame, *size, "gray", "AREA").astype(np.int16)
+    return converted(frame, *size, "gray", "AREA").to_ndarray().astype(np.int16)
 
 
 def is_blank(one: Thumbnail) -> bool:

@@ -1,8 +1,8 @@
 """Frames of a video, chosen on a budget.
 
 The file is read once, from front to back, all its streams of pictures together, and decoded no further than the
-sampling needs. Memory holds the decoders' own frames, packets that wait, and the frame that was chosen, whatever the
-video's length.
+sampling needs. Memory holds the decoders' own frames, packets that wait, and the frames that were chosen and are not
+sent yet, whatever the video's length.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Frame:
     size: tuple[int, int] | None = None
     #: Factors (x, y) from coordinates in `pixels` to those in the frame as it is shown.
     scale: tuple[float, float] = (1.0, 1.0)
-    #: As decoded, and the quarter turns, counter-clockwise, that put it upright.
+    #: As decoded, or reduced where it is larger than `pixels`; and the quarter turns, counter-clockwise, to upright.
     decoded: VideoFrame | None = None
     turns: int = 0
 
@@ -52,8 +52,8 @@ class Frame:
         """height × width × 3, RGB; made each time, so that whoever sends frames does it while others are decoded."""
         if self.decoded is None:
             return None
-        pixels = converted(self.decoded, *self._lying, "rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, self.turns))
+        pixels = converted(self.decoded, *self._lying, "rgb24").to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, self.turns), np.uint8)
 
     @property
     def subsampled(self) -> bool:
@@ -340,6 +340,8 @@ class _Watched:
         size = max(2, round(width * scale)), max(2, round(height * scale))
         upright = size[::-1] if turns % 2 else size
         scales = shown[0] / upright[0], shown[1] / upright[1]
+        if scale < 1:  # several of them wait to be sent
+            frame = converted(frame, *size, "rgb24")
         # The display matrix turns counter-clockwise, as does numpy.
         return Frame(time, self._stream.index, upright, scales, frame, turns)
 

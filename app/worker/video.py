@@ -217,7 +217,8 @@ def _found_faces(
     with ThreadPoolExecutor(IN_FLIGHT) as senders:
         try:
             for frame in video.frames():
-                waiting.append((frame, senders.submit(_find, faces, frame, patience) if frame.size else None))
+                future = senders.submit(_find, faces, frame, patience) if frame.size else None
+                waiting.append((replace(frame, decoded=None), future))
                 while sum(future is not None for _, future in waiting) > IN_FLIGHT:
                     one, future = waiting.popleft()
                     yield one, patience.result(future) if future else None
