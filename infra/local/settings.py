@@ -21,7 +21,7 @@ class LocalSettings(ServiceSettings):
     minio_console_port: int = Field(PORTS["minio_console"], ge=1, le=65535)
     #: Port of a Prometheus that watches it, where one is on PATH; none without.
     prometheus_port: int | None = Field(None, ge=1, le=65535)
-    #: Worker processes; None: two more than cores, at most 16, so that no engine process waits for a picture.
+    #: Worker processes. None: two more than cores, at most 16, so that few engine processes wait for a picture.
     workers: int | None = Field(None, ge=1, le=64)
     #: Queues each worker serves.
     queue_names: str = "facial_recognition"

@@ -8,13 +8,17 @@ from urllib.parse import urlsplit
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n", re.IGNORECASE)
 
 
+#: Seconds for an answer.
+PATIENCE = 60
+
+
 class Connection:
     """Asks a server one thing after the other; its answers must tell their length."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host = parts.netloc
-        self._socket = socket.create_connection((parts.hostname or "", parts.port or 80))
+        self._socket = socket.create_connection((parts.hostname or "", parts.port or 80), PATIENCE)
 
     def ask(self, method: str, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
         """The status and the body of an answer."""

@@ -146,8 +146,9 @@ def authority() -> trustme.CA:
 def ca_bundle() -> Path:
     """The certificates that this machine trusts, which its package registries may need, and our own authority's."""
     bundle = tools.cache_dir() / "authorities.pem"
-    bundle.write_bytes(CA_BUNDLE.read_bytes() + authority().cert_pem.bytes())
-    return bundle
+    written = bundle.with_suffix(f".{os.getpid()}")  # others may be reading it
+    written.write_bytes(CA_BUNDLE.read_bytes() + authority().cert_pem.bytes())
+    return written.replace(bundle)
 
 
 def base_image(client: docker.DockerClient, suite: str = "bookworm") -> str:

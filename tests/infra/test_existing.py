@@ -172,7 +172,7 @@ def test_a_photo_that_an_unchanged_crawler_uploads_is_indexed(
         interfaces = Interfaces(outputs, client(minio_url), none, http)
         etag = interfaces.put("images", "astronaut.png", photos["astronaut.png"])
         assert interfaces.indexed("images", "astronaut.png", etag)["points"] == 1
-    names = {container.name for container in docker_client.containers.list()}
+    names = {container.name for container in docker_client.containers.list(ignore_removed=True)}
     ours = {str(name).removeprefix(f"lookingglass-{NAME}-") for name in names if f"-{NAME}-" in str(name)}
     assert ours == {"webhook", "worker-1", "gpu-worker-1", "console"}
 

@@ -65,7 +65,7 @@ def _runtime(settings: Settings, info: dict[str, Any]) -> Iterator[str]:
 
 def _busy_ports(settings: Settings, client: docker.DockerClient, stack: str) -> Iterator[str]:
     taken, ours = {}, set()
-    for container in client.containers.list():
+    for container in client.containers.list(ignore_removed=True):  # others come and go meanwhile
         for bindings in container.ports.values():
             for port in {int(binding["HostPort"]) for binding in bindings or ()}:
                 taken[port] = container.name
