@@ -27,10 +27,15 @@ class Sample:
     note: str
 
 
+def most_looked_at(frame_pixels: int, max_pixels: int) -> int:
+    """How many frames of so many pixels are looked at, at most: no more pixels in all than one picture may have."""
+    return max(1, min(MOST, max_pixels // max(1, frame_pixels)))
+
+
 def sample(image: Image.Image, look: Callable[[], Pixels], max_pixels: int) -> Sample:
     """Walk through an animation, however long it turns out to be; `look` gives the pixels of the frame it is at."""
     first = look()
-    most = max(1, min(MOST, max_pixels // (first.shape[0] * first.shape[1])))
+    most = most_looked_at(first.shape[0] * first.shape[1], max_pixels)
     kept: list[tuple[int, Pixels]] = []
     walked, stride, due, ending = 0, 1, True, ""
     pixels = first

@@ -146,9 +146,10 @@ def _decode(data: bytes, limits: Limits, canvas: Canvas) -> Picture:
         if image.format in ("JPEG", "MPO"):
             return _jpeg(data, image, limits, canvas)
         _bound(width * height, limits, width, height)
-        limits.admit(width * height)
         if image.format in ANIMATED and getattr(image, "is_animated", False):
+            limits.admit(width * height * animations.most_looked_at(width * height, limits.max_pixels))
             return _animation(image, limits, canvas)
+        limits.admit(width * height)
         pixels = rgb(image)
         notes: list[str] = []
         upright = _upright(image, notes)

@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
+from app.gpu.images import Canvas, Limits, decode
+from app.gpu.slots import slot_bytes
 from tests.unit.gpu.pictures import Decoded, decoded, encode, halves, is_upright
 
 
@@ -49,3 +51,11 @@ def test_an_animation_that_is_damaged_later_is_looked_at_until_there() -> None:
     image = decoded(data[: len(data) * 3 // 4])
     assert max(plane.frame or 0 for plane in image.picture.planes) > 20
     assert "looked at" in image.picture.notes[0]
+
+
+@pytest.mark.parametrize(("max_pixels", "frames"), [(50_000_000, 16), (96 * 64 * 4, 4), (96 * 64, 1)])
+def test_room_is_asked_for_all_frames_of_an_animation_before_one_is_decoded(max_pixels: int, frames: int) -> None:
+    asked: list[int] = []
+    data = animation("WEBP", range(40), 40)
+    decode(data, Limits(max_pixels, 2048, asked.append), Canvas(memoryview(bytearray(slot_bytes(max_pixels)))))
+    assert asked == [96 * 64 * frames]
