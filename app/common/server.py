@@ -191,7 +191,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     def __init__(self, adj: Any, gate: Gate) -> None:
         super().__init__(adj)
         self._gate = gate
-        self._taken = 0
+        self._taken, self._closed = 0, False
         self.body: Body | None = None
 
     def parse_header(self, header_plus: bytes) -> None:
@@ -231,8 +231,12 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     def close(self) -> None:
         """Let go of the body."""
         super().close()
-        self._gate.give(self._taken)
-        self._taken = 0
+        self._closed = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        taken, self._taken = self._taken, 0
+        self._gate.give(taken)
 
     _no_room = False
 
@@ -246,6 +250,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             self._no_room = True
             return -1
         self._taken = size
+        if self._closed:  # meanwhile, by the loop, while a thread reads
+            self._give_back()
         return size
 
     def _is_mostly_framing(self) -> bool:
@@ -360,7 +366,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def send_continue(self) -> None:
         try:
             super().send_continue()
-        except OSError:
+        except (OSError, AttributeError):  # lost; where the loop has closed it, there is no request any more
             self.will_close = True
 
     def hold(self) -> None:

@@ -232,7 +232,7 @@ def _found_faces(
 def _find(faces: FaceClient, frame: Frame, patience: Patience) -> list[Sighting]:
     if (pixels := frame.pixels) is None:
         return []
-    # Colours that the video has for every other pixel only are no better for being sent for each.
+    # Colours that the video has for every other pixel only gain next to nothing by being sent for each.
     subsampling = "420" if frame.subsampled else "444"
     jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling=subsampling)
     found = patience.find(faces, bytes(jpeg))

@@ -58,10 +58,10 @@ UNUSED = "none"
 #: Nothing searches in this process, so no search graph is built: kilobytes of vectors from which one would be.
 NEVER = 2**40
 
-#: Bytes that must be free before vectors are written, and before anything is, deletions and signs of life among it:
-#: Qdrant Edge maps its files, and a full disk ends its process.
-FREE_FOR_VECTORS = 256 * 2**20
-FREE_FOR_RECORDS = 64 * 2**20
+#: Bytes that must be free before faces are written, and before anything is opened or written, deletions and signs of
+#: life among it: Qdrant Edge maps its files, and a full disk ends its process.
+FREE_FOR_FACES = 256 * 2**20
+FREE_AT_LEAST = 64 * 2**20
 
 #: What Qdrant Edge raises where it panics, and Python calls no Exception. It has no other errors of its own, and says
 #: "not initialized" of a shard that was closed.
@@ -98,8 +98,9 @@ class EdgeStore:
         self._shards: dict[str, edge.EdgeShard] = {}
         #: Collections of which an update failed: from then on all of their updates do, until they are opened anew.
         self._failed: set[str] = set()
-        vacuum(self._directory)
         try:
+            self._mind_room(FREE_AT_LEAST)
+            vacuum(self._directory)
             for config in sorted(self._directory.glob("*/edge_config.json")):
                 with self._errors():
                     self._shards[config.parent.name] = edge.EdgeShard.load(str(config.parent))
@@ -115,7 +116,7 @@ class EdgeStore:
     ) -> None:
         with self._errors(), self._opening:
             if collection not in self._shards:
-                self._mind_room(FREE_FOR_VECTORS)
+                self._mind_room(FREE_FOR_FACES)
                 path = self._directory / collection
                 shutil.rmtree(path, ignore_errors=True)  # what a start that was cut off left
                 self._shards[collection] = edge.EdgeShard.create(str(path), _config(space))
@@ -154,7 +155,7 @@ class EdgeStore:
         self, collection: str, points: Sequence[Point], where: Where | None = None, mode: Mode = "upsert"
     ) -> None:
         condition = _filter(where) if where else None
-        self._mind_room(FREE_FOR_RECORDS if all(point.vector is None for point in points) else FREE_FOR_VECTORS)
+        self._mind_room(FREE_AT_LEAST)
         with self._errors():
             made = [edge.Point(point.id, _vector(point), _packed(point.payload)) for point in points]
         with self._shard(collection, updates=True) as shard:
@@ -211,6 +212,9 @@ class EdgeStore:
             found = shard.facet(edge.FacetRequest(member, limit=MOST_VALUES, exact=exact, filter=_filter(where)))
         return {str(hit.value): hit.count for hit in found.hits if hit.count}
 
+    def expect_faces(self) -> None:
+        self._mind_room(FREE_FOR_FACES)
+
     def keep(self) -> None:
         # What was written is in the log; the less of it is in the log alone, the sooner a killed process is back.
         with self._errors():
@@ -248,6 +252,7 @@ class EdgeStore:
     def _open_anew(self, collection: str) -> None:
         with self._errors(), self._opening:
             if collection in self._failed and (shard := self._shards.get(collection)):
+                self._mind_room(FREE_AT_LEAST)
                 shard.close()
                 self._shards[collection] = edge.EdgeShard.load(str(self._directory / collection))
             self._failed.discard(collection)
@@ -273,8 +278,10 @@ class _Used:
     def __enter__(self) -> Any:
         return self._shard
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _where: object) -> None:
-        if error is None or not (isinstance(error, Exception) or kind.__name__ == PANIC):  # type: ignore[union-attr]
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        if error is None or isinstance(error, IndexAwayError):
+            return
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
             return
         if self._failed is not None:
             self._failed(self._collection)

@@ -118,6 +118,8 @@ class FaceIndex:
         Raises:
             OvertakenError: the item was changed since it was claimed; nothing was changed.
         """
+        if faces:
+            self._store.expect_faces()  # before it is announced that they come
         owner = {"bucket": claim.bucket, "key": claim.key}
         return told(self._batches.make(Change(claim, {**item, **owner}, faces, looked_at)))
 

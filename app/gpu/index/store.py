@@ -144,6 +144,9 @@ class Store(Protocol):
     def tally(self, collection: str, member: str, where: Where) -> dict[str, int]:
         """How many points that meet a condition have each value of an indexed member, the most frequent first."""
 
+    def expect_faces(self) -> None:
+        """Raise `IndexAwayError` if there is no room for more faces; deletions and records may go on."""
+
     def keep(self) -> None:
         """Do what is due from time to time, so that the index opens fast after a kill."""
 

@@ -223,14 +223,15 @@ def test_on_a_disk_that_is_nearly_full_no_face_is_written_and_deletions_are(
     index.prepare()
     put(index, "a.jpg", "v1", 1)
     with monkeypatch.context() as full:
-        full.setattr("app.gpu.index.edge.FREE_FOR_VECTORS", 2**60)
+        full.setattr("app.gpu.index.edge.FREE_FOR_FACES", 2**60)
         with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
             put(index, "b.jpg", "v1", 1)
+        assert index.records.lookup("images", ["b.jpg"]) == {}  # nor was it announced
         assert index.delete("images", "a.jpg") == 1
         index.close()
         index = FaceIndex(EdgeStore(tmp_path), INFO)
         index.prepare()
-        full.setattr("app.gpu.index.edge.FREE_FOR_RECORDS", 2**60)
+        full.setattr("app.gpu.index.edge.FREE_AT_LEAST", 2**60)
         with pytest.raises(IndexAwayError, match=r"INDEX_DIR=.* of its disk are free"):
             index.delete("images", "b.jpg")
     put(index, "b.jpg", "v1", 1)
