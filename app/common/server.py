@@ -201,9 +201,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError("Content-Length is invalid") from error
         if self.version not in ("1.0", "1.1"):
             raise ParsingError(f"HTTP {self.version} is not spoken here")
-        if self.body_rcv is None:
-            self.expect_continue = False  # there is no body to wait for
-        else:
+        if self.body_rcv is not None:
             self.body = self.body_rcv.buf = Body(self._kept())
 
     def received(self, data: bytes) -> int:
@@ -219,8 +217,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
             self.error = JSONError(*NO_ROOM)
         elif self.error is not None and not isinstance(self.error, JSONError):
             self.error = JSONError(self.error.code, self.error.reason, "bad_request", f"{self.error.body}.")
-        if self.error is not None:
-            self.expect_continue = False  # nobody waits for that body
+        if self.error is not None or self.body is None:
+            self.expect_continue = False  # there is no body to wait for
         return consumed
 
     @property

@@ -31,7 +31,6 @@ SELECTORS = ("bucket", "status", "reason_code", "model_id")
 #: Largest JSON body: a video's tracks. 5,000 faces of 512 numbers fit.
 MAX_JSON_BYTES = 64 * 2**20
 
-
 #: A number that every index can hold.
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

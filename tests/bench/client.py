@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 #: The length of an answer's body, and where it begins.
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n(?:[^\r]+\r\n)*\r\n", re.IGNORECASE)
 
-
 #: Seconds for an answer.
 PATIENCE = 60
 

@@ -79,7 +79,7 @@ def _compared(
             return rate
 
         rates = in_turn(sizes.rounds, ours, lambda: loops.rate(picture, number))
-        alone = _minio_alone(found, client, picture, number)
+        alone = _minio_alone(found, client, picture, number) if engine else {}
     what = f"images/s from bucket to index, {number} photos, {name}, all services on the same cores"
     more: dict[str, Any] = {EACH: used[-1], BY_CPU: loops.cpu_ms / sum(used[-1].values())}
     yield compared(4, f"pipeline-{name}", what, "bare loops", Target(least=least), "images/s", rates, more)
